@@ -1,0 +1,41 @@
+"""Evaluates what depends on parameters alone, such as weight normalisation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from skipfx import graph as g
+from skipfx.passes.base import Pass
+from skipfx.spec import Stage
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Replaces a tensor computed from parameters by a parameter."""
+
+    name = "fold_constants"
+    stage = Stage.CAPTURED
+
+    def apply(self, gm: fx.GraphModule) -> bool:
+        """See `Pass.apply`."""
+        known: dict[fx.Node, object] = {}
+        for node in gm.graph.nodes:
+            if node.op == "get_attr":
+                known[node] = g.parameter(gm, node)
+            elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: known[arg])
+                with torch.no_grad():
+                    known[node] = node.target(*args, **kwargs)
+        modified = False
+        for node, tensor in known.items():
+            if (
+                node.op == "call_function"
+                and isinstance(tensor, torch.Tensor)
+                and any(u not in known for u in node.users)
+            ):
+                with gm.graph.inserting_before(node):
+                    constant = g.add_parameter(gm, f"{g.record(node).layer}_{node.name}", tensor.detach().clone(), node)
+                node.replace_all_uses_with(constant)
+                modified = True
+        return modified

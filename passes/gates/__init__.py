@@ -1,0 +1,13 @@
+"""The gates: which positions count as changed. One file per gate, listed here by the type of its options."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+from skipfx.options import Hold, InputNorm, OutputNorm, TransformOptions
+from skipfx.passes.gates.hold import insert_hold
+from skipfx.passes.gates.norm import insert_norm
+
+InsertGate = Callable[[fx.GraphModule, TransformOptions, float], bool]
+INSERT: dict[type[Any], InsertGate] = {Hold: insert_hold, InputNorm: insert_norm, OutputNorm: insert_norm}

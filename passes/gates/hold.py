@@ -1,0 +1,67 @@
+"""The hold gate (DESIGN, section 2): a value stays what it was until it has moved by more than its threshold.
+
+    y_t[p] = y'_t[p]   if N(y'_t[p] - y_{t-1}[p]) > tau     (then p is changed)
+             y_{t-1}[p] otherwise
+
+The held value is its own reference, so small changes add up and N(y'_t - y_t) <= tau at every position of every frame.
+
+Threshold 0 needs no gate: a value that differs is let through, one that does not is the same. So it is for pools and
+resizes, which move held values about, and for outputs of the model that no operator reads: holding them saves nothing.
+"""
+
+from torch import fx
+
+from skipfx import graph as g
+from skipfx import ops
+from skipfx.options import Hold, TransformOptions
+from skipfx.passes.rules import local
+
+UNHELD_FAMILIES = ("max_pool", "avg_pool", "resize")
+
+
+def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: float) -> bool:
+    """Holds the frames, every materialised value and every island output that the sparse region reads."""
+    gate = options.gate
+    assert isinstance(gate, Hold)
+    modified = False
+    for node in list(gm.graph.nodes):
+        if g.record(node).role == "frame" and g.is_map(node):
+            threshold, norm, dilation = input_threshold, "max", gate.dilation
+        else:
+            threshold, norm, dilation = hold_threshold(gm, node, options), gate.norm, 1
+        if threshold > 0:
+            _hold(gm.graph, node, threshold, norm, dilation)
+            modified = True
+    return modified
+
+
+def hold_threshold(gm: fx.GraphModule, node: fx.Node, options: TransformOptions) -> float:
+    """tau of a node that is not a frame, in the units of its value; 0 where it is not held."""
+    found = g.record(node)
+    readers = [user for user in node.users if user.op != "output"]
+    if not readers or not g.is_map(node):
+        return 0.0
+    if found.role == "island":
+        if all(g.record(user).role == "island" for user in readers):
+            return 0.0
+    elif not found.held or (found.role == "local" and local(gm, node).family in UNHELD_FAMILIES):
+        return 0.0
+    assert isinstance(options.gate, Hold)
+    share = options.gate.threshold
+    for pattern, override in options.thresholds.items():
+        if g.matches(found.layer, pattern):
+            share = override
+    return share * found.scale
+
+
+def _hold(graph: fx.Graph, node: fx.Node, threshold: float, norm: str, dilation: int) -> None:
+    users = list(node.users)
+    former = g.add_state(graph, node)
+    after = node.next if node.op != "placeholder" else next(n for n in graph.nodes if n.op == "call_function")
+    with graph.inserting_before(after):
+        mask = g.insert(graph, ops.changed, (node, former, threshold, norm), node)
+        if dilation > 1:
+            mask = g.insert(graph, ops.dilate, (mask, dilation), node)
+        held = g.insert(graph, ops.select, (mask, node, former, g.refresh(graph)), node)
+    for user in (*users, graph.output_node()):
+        user.replace_input_with(node, held)

@@ -1,0 +1,70 @@
+"""Pointwise arithmetic as data: what a rule says of an operator, what fusion composes and what a kernel computes.
+
+An expression is a nested tuple, so it compares, hashes and goes through JSON:
+
+    ("input", i)      the i-th feature map, at the same position
+    ("channel", i)    the i-th per-channel parameter
+    ("const", v)      a number
+    (op, *operands)   an operator of `OPERATORS`
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+Expr = tuple[Any, ...]
+
+# operator -> number of operands
+OPERATORS = {
+    "add": 2,
+    "sub": 2,
+    "mul": 2,
+    "div": 2,
+    "max": 2,
+    "min": 2,
+    "gt": 2,  # 1.0 where true, else 0.0
+    "select": 3,  # condition > 0 ? a : b
+    "abs": 1,
+    "sqrt": 1,
+    "exp": 1,
+    "log": 1,
+    "erf": 1,
+}
+
+
+def const(value: float) -> Expr:
+    """A number."""
+    return ("const", float(value))
+
+
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + exp(-x))."""
+    return ("div", const(1), ("add", const(1), ("exp", ("sub", const(0), x))))
+
+
+def tanh(x: Expr) -> Expr:
+    """2 sigmoid(2 x) - 1."""
+    return ("sub", ("mul", const(2), sigmoid(("mul", const(2), x))), const(1))
+
+
+def clamp(x: Expr, low: float, high: float) -> Expr:
+    """x limited to [low, high]."""
+    return ("min", ("max", x, const(low)), const(high))
+
+
+def substitute(expr: Expr, leaf: Callable[[Expr], Expr]) -> Expr:
+    """The expression with every leaf replaced by `leaf(it)`."""
+    if expr[0] in OPERATORS:
+        return (expr[0], *(substitute(operand, leaf) for operand in expr[1:]))
+    return leaf(expr)
+
+
+def leaves(expr: Expr, kind: str) -> set[int]:
+    """The indices of the leaves of one kind, "input" or "channel"."""
+    if expr[0] in OPERATORS:
+        return set().union(*(leaves(operand, kind) for operand in expr[1:]))
+    return {expr[1]} if expr[0] == kind else set()
+
+
+def from_json(data: Any) -> Expr:
+    """Rebuilds an expression whose tuples became lists."""
+    return tuple(from_json(part) if isinstance(part, list) else part for part in data)

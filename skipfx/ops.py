@@ -1,0 +1,58 @@
+"""The few functions that skipfx puts into a graph beside ATen operators, in plain PyTorch.
+
+Each is one node, so that a graph stays readable and a pass or a lowering can find it; each is a composition of ATen
+operators, so that it is differentiable and exports. Feature maps are [B, C, H, W], masks [B, 1, H, W] of bool.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Pair = tuple[int, int]
+
+
+def changed(new: Tensor, old: Tensor, threshold: float, norm: str) -> Tensor:
+    """Positions where N(new - old) > threshold; N is the RMS or the maximum over the channels. [B, 1, H, W]."""
+    delta = new - old
+    if norm == "rms":
+        return delta.square().mean(1, keepdim=True).sqrt() > threshold
+    return delta.abs().amax(1, keepdim=True) > threshold
+
+
+def dilate(mask: Tensor, size: int) -> Tensor:
+    """Marks the size x size neighbourhood of every marked position. [B, 1, H, W]."""
+    return F.max_pool2d(mask.float(), size, 1, size // 2) > 0
+
+
+def block_mask(mask: Tensor, block: int) -> Tensor:
+    """Max-pools to block x block and repeats (Skip-Convolutions, section 3.3); partial blocks count. [B, 1, H, W]."""
+    pooled = F.max_pool2d(mask.float(), block, block, ceil_mode=True)
+    grown = pooled.repeat_interleave(block, 2).repeat_interleave(block, 3)
+    return grown[:, :, : mask.shape[2], : mask.shape[3]] > 0
+
+
+def select(mask: Tensor, new: Tensor, old: Tensor, refresh: Tensor) -> Tensor:
+    """`new` where the mask is set or the frame is a refresh, else `old`: the value that every consumer sees."""
+    return torch.where(mask | refresh, new, old)
+
+
+def window_norm(residual: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, p: int) -> Tensor:
+    """(mean of |r|^p over the kernel window and the channels)^(1/p) at every output position. [B, 1, H_out, W_out].
+
+    Padding counts as zeros. Skip-Convolutions, eq. 6, with a normaliser that depends on the kernel alone.
+    """
+    power = residual.abs().pow(p).mean(1, keepdim=True)
+    window = power.new_full((1, 1, *kernel), 1.0 / (kernel[0] * kernel[1]))
+    return F.conv2d(power, window, None, stride, padding, dilation).clamp_min(0).pow(1.0 / p)
+
+
+def covered(mask: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """Input positions that any marked output position reads. mask [B, 1, H_out, W_out] -> [B, 1, *size]."""
+    window = mask.new_ones((1, 1, *kernel), dtype=torch.float32)
+    grown = F.conv_transpose2d(mask.float(), window, None, stride, 0, 0, 1, dilation)
+    top, left = padding
+    grown = F.pad(grown, (0, max(0, left + size[1] - grown.shape[3]), 0, max(0, top + size[0] - grown.shape[2])))
+    return grown[:, :, top : top + size[0], left : left + size[1]] > 0
+
+
+OPS = (changed, dilate, block_mask, select, window_norm, covered)
