@@ -1,13 +1,15 @@
-"""Folds batch-norm in inference form into the convolution before it.
+"""Makes batch-norm in inference form a part of the convolution before it, or else plain arithmetic.
 
-    y = gamma (w * x + b - mean) / sqrt(var + eps) + beta = (s w) * x + (b - mean) s + beta,  s = gamma / sqrt(var + eps)
+    y = gamma (w * x + b - mean) / sqrt(var + eps) + beta = (s w) * x + (b - mean) s + beta
+    s = gamma / sqrt(var + eps)
 
-Folded only where the convolution has no other consumer. The arithmetic is in float64, so that folding costs no
+Folded where the convolution has no other consumer; elsewhere (before the activation of a pre-activation network, say)
+it becomes y = s x + (beta - mean s) per channel. The arithmetic on parameters is in float64, so that it costs no
 accuracy.
 """
 
-import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -22,49 +24,38 @@ BATCH_NORMS = {aten._native_batch_norm_legit_no_training.default, aten.batch_nor
 
 @dataclass(frozen=True)
 class FoldBatchnorm(Pass):
-    """conv2d -> batch_norm becomes one conv2d with a bias."""
+    """No batch-norm of a feature map remains."""
 
     name = "fold_batchnorm"
-    stage = Stage.CAPTURED
+    stage = Stage.CANONICAL
 
     def apply(self, gm: fx.GraphModule) -> bool:
         """See `Pass.apply`."""
         modified = False
         for node in list(gm.graph.nodes):
-            if node.target in BATCH_NORMS and _fold(gm, node):
+            result = _result(node) if node.target in BATCH_NORMS else None
+            if result is not None:
+                scale, shift = _affine(gm, node)
+                plain = _fold(gm, node, scale, shift) or _spell_out(gm, result, node.args[0], scale, shift)
+                result.replace_all_uses_with(plain)
+                for dead in dict.fromkeys((result, node)):
+                    gm.graph.erase_node(dead)
                 modified = True
         return modified
 
 
-def _fold(gm: fx.GraphModule, norm: fx.Node) -> bool:
-    conv = norm.args[0]
-    assert isinstance(conv, fx.Node)
-    results = [user for user in norm.users if user.target is operator.getitem]
+def _result(norm: fx.Node) -> fx.Node | None:
+    """The node that holds the normalised map; None where the batch-norm is in training form, or of no map."""
     if norm.target is aten.batch_norm.default:
-        results = [norm]
-    if conv.target is not aten.conv2d.default or len(conv.users) != 1 or len(results) != 1:
-        return False
-    args = g.arguments(conv)
-    weight, bias = g.parameter(gm, args["weight"]), g.parameter(gm, args["bias"])
-    if weight is None or (args["bias"] is not None and bias is None):
-        return False
-    scale, shift = _affine(gm, norm, weight.shape[0])
-    folded = (weight.double() * scale[:, None, None, None]).float()
-    offset = (shift if bias is None else bias.double() * scale + shift).float()
-    layer = g.record(conv).layer
-    with gm.graph.inserting_before(conv):
-        new_weight = g.add_parameter(gm, f"{layer}_folded_weight", folded, conv)
-        new_bias = g.add_parameter(gm, f"{layer}_folded_bias", offset, conv)
-    conv.args = (args["input"], new_weight, new_bias, args["stride"], args["padding"], args["dilation"], args["groups"])
-    conv.kwargs = {}
-    results[0].replace_all_uses_with(conv)
-    for node in dict.fromkeys((*results, norm)):
-        gm.graph.erase_node(node)
-    return True
+        result: fx.Node | None = None if g.arguments(norm)["training"] else norm
+    else:
+        users = list(norm.users)
+        result = users[0] if len(users) == 1 and users[0].args[1] == 0 else None
+    return result if result is not None and g.is_map(result) else None
 
 
-def _affine(gm: fx.GraphModule, norm: fx.Node, channels: int) -> tuple[Tensor, Tensor]:
-    """Scale and shift [C] of a batch-norm in inference form."""
+def _affine(gm: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor]:
+    """Scale and shift [C] of a batch-norm in inference form, float64."""
     args = g.arguments(norm)
     mean, var = g.parameter(gm, args["running_mean"]), g.parameter(gm, args["running_var"])
     gamma, beta = g.parameter(gm, args["weight"]), g.parameter(gm, args["bias"])
@@ -74,3 +65,34 @@ def _affine(gm: fx.GraphModule, norm: fx.Node, channels: int) -> tuple[Tensor, T
         scale = scale * gamma.double()
     shift = -mean.double() * scale
     return scale, shift if beta is None else shift + beta.double()
+
+
+def _fold(gm: fx.GraphModule, norm: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node | None:
+    """The convolution before the batch-norm with new parameters, if there is one of its own."""
+    conv = norm.args[0]
+    assert isinstance(conv, fx.Node)
+    if conv.target is not aten.conv2d.default or len(conv.users) != 1:
+        return None
+    args = g.arguments(conv)
+    weight, bias = g.parameter(gm, args["weight"]), g.parameter(gm, args["bias"])
+    if weight is None or (args["bias"] is not None and bias is None):
+        return None
+    folded = (weight.double() * scale[:, None, None, None]).float()
+    offset = (shift if bias is None else bias.double() * scale + shift).float()
+    layer = g.record(conv).layer
+    with gm.graph.inserting_before(conv):
+        new_weight = g.add_parameter(gm, f"{layer}_folded_weight", folded, conv)
+        new_bias = g.add_parameter(gm, f"{layer}_folded_bias", offset, conv)
+    conv.args = (args["input"], new_weight, new_bias, args["stride"], args["padding"], args["dilation"], args["groups"])
+    conv.kwargs = {}
+    return conv
+
+
+def _spell_out(gm: fx.GraphModule, result: fx.Node, source: Any, scale: Tensor, shift: Tensor) -> fx.Node:
+    """The batch-norm as a product and a sum per channel."""
+    layer = g.record(result).layer
+    with gm.graph.inserting_before(result):
+        factor = g.add_parameter(gm, f"{layer}_scale", scale.float()[:, None, None], result)
+        offset = g.add_parameter(gm, f"{layer}_shift", shift.float()[:, None, None], result)
+        product = g.insert(gm.graph, aten.mul.Tensor, (source, factor), result, "unknown")
+        return g.insert(gm.graph, aten.add.Tensor, (product, offset), result, "unknown")

@@ -1,6 +1,7 @@
 """Evaluates what depends on parameters alone, such as weight normalisation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -19,23 +20,26 @@ class FoldConstants(Pass):
 
     def apply(self, gm: fx.GraphModule) -> bool:
         """See `Pass.apply`."""
-        known: dict[fx.Node, object] = {}
+        known: dict[fx.Node, Any] = {}
         for node in gm.graph.nodes:
             if node.op == "get_attr":
                 known[node] = g.parameter(gm, node)
-            elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
+            elif _is_pure(node) and all(source in known for source in node.all_input_nodes):
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: known[arg])
                 with torch.no_grad():
                     known[node] = node.target(*args, **kwargs)
         modified = False
         for node, tensor in known.items():
-            if (
-                node.op == "call_function"
-                and isinstance(tensor, torch.Tensor)
-                and any(u not in known for u in node.users)
-            ):
-                with gm.graph.inserting_before(node):
-                    constant = g.add_parameter(gm, f"{g.record(node).layer}_{node.name}", tensor.detach().clone(), node)
-                node.replace_all_uses_with(constant)
-                modified = True
+            if node.op == "get_attr" or not isinstance(tensor, torch.Tensor) or known.keys() >= node.users.keys():
+                continue
+            with gm.graph.inserting_before(node):
+                constant = g.add_parameter(gm, f"{g.record(node).layer}_{node.name}", tensor.detach().clone(), node)
+            node.replace_all_uses_with(constant)
+            modified = True
         return modified
+
+
+def _is_pure(node: fx.Node) -> bool:
+    """Whether a call gives the same value every time it is made."""
+    tags = getattr(node.target, "tags", ())
+    return node.op == "call_function" and torch.Tag.nondeterministic_seeded not in tags

@@ -22,8 +22,8 @@ def canonical() -> list[Pass]:
         RemoveIdentity(),
         NormaliseSlices(),
         FoldConstants(),
-        FoldBatchnorm(),
         NormalisePads(),
+        FoldBatchnorm(),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Removes operators that do nothing in inference: dropout, copies, casts to the same type, no-op shapes."""
+"""Removes operators that do nothing in inference: dropout, copies, casts to the same type, no-op shapes, assertions."""
 
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ MAYBE_IDENTITY = {
     aten.slice.Tensor,
     aten.constant_pad_nd.default,
 }
+ASSERTIONS = {aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class RemoveIdentity(Pass):
         """See `Pass.apply`."""
         modified = False
         for node in list(gm.graph.nodes):
-            if _is_identity(node):
+            if node.target in ASSERTIONS:
+                gm.graph.erase_node(node)
+                modified = True
+            elif _is_identity(node):
                 node.replace_all_uses_with(node.args[0])
                 gm.graph.erase_node(node)
                 modified = True

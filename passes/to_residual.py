@@ -1,4 +1,4 @@
-"""Rewrites every local convolution into residual form (Skip-Convolutions, eq. 2-3):
+"""Rewrites every local convolution into residual form (Skip-Convolutions, eq. 2-3).
 
     z_t = z_{t-1} + w * r_t,   r_t = x_t - x_{t-1},   and  z = w * x + b  on a refresh
 
@@ -68,6 +68,7 @@ def _rewrite(graph: fx.Graph, conv: fx.Node) -> None:
         update = g.insert(graph, aten.where.self, (g.refresh(graph), conv, total), conv)
     for user in (*users, graph.output_node()):
         user.replace_input_with(conv, update)
+    g.record(update).scale = g.record(conv).scale
     g.record(update).held, g.record(conv).held = g.record(conv).held, False
 
 

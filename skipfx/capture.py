@@ -3,11 +3,13 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
@@ -35,7 +37,7 @@ def capture(model: Model, frames: Sequence[Tensor] | None = None, *, trust_pickl
     if isinstance(model, torch.jit.ScriptModule):
         raise CaptureError(_SCRIPTED)
     if isinstance(model, ExportedProgram):
-        return model
+        return model if _is_static(model) else _specialise(model, frames)
     if not isinstance(model, nn.Module):
         raise CaptureError(f"expected a torch.nn.Module, an ExportedProgram or a path, got {type(model).__name__}")
     if not frames:
@@ -62,7 +64,7 @@ def example_frames(program: ExportedProgram, frames: Sequence[Tensor] | None) ->
             raise FrameError(f"input {index} is no frame: expected a float tensor [1, C, H, W], got {_describe(frame)}")
         if frame.shape[0] != 1:
             raise FrameError(f"input {index}: transform with a batch of one frame, got a batch of {frame.shape[0]}")
-        if tuple(frame.shape) != tuple(want.shape):
+        if any(isinstance(size, int) and size != frame.shape[axis] for axis, size in enumerate(want.shape)):
             raise FrameError(f"input {index}: the program was saved for {list(want.shape)}, got {list(frame.shape)}")
         if not torch.isfinite(frame).all():
             raise FrameError(f"input {index}: the example holds NaN or infinity")
@@ -73,10 +75,11 @@ def stream_graph(program: ExportedProgram) -> fx.GraphModule:
     """The program as a stream graph without states yet: `graph(*frames, refresh) -> ((output, ...), ())`.
 
     Raises:
-        CaptureError: the model keeps state of its own, or returns what is no tensor.
+        CaptureError: the model keeps state of its own, returns what is no tensor, or calls what is no operator.
     """
     functional = program.run_decompositions({})
     _refuse_state(functional)
+    _refuse_calls(functional)
     with _quiet():
         unlifted = functional.module(check_guards=False)
     gm = fx.GraphModule(unlifted, unlifted.graph)  # without the hooks that check the exported signature
@@ -97,10 +100,17 @@ def stream_graph(program: ExportedProgram) -> fx.GraphModule:
     return gm
 
 
-def load_model(path: Path, *, trust_pickle: bool = False) -> nn.Module | ExportedProgram:
+def load_model(
+    path: Path, *, trust_pickle: bool = False, extra_files: dict[str, Any] | None = None
+) -> nn.Module | ExportedProgram:
     """Loads a `.pt2` program, or a whole-module pickle where that is asked for.
 
     Both execute code of their author when they are loaded: only open files that you trust.
+
+    Args:
+        path: the file.
+        trust_pickle: also load whole-module pickles.
+        extra_files: name -> "", filled in with what stands in the file beside the program.
 
     Raises:
         ArtifactError: the file is missing, damaged or of another kind; the message says what to do.
@@ -109,7 +119,7 @@ def load_model(path: Path, *, trust_pickle: bool = False) -> nn.Module | Exporte
         raise ArtifactError(f"{path}: no such file")
     try:
         with _quiet():
-            return torch.export.load(str(path))
+            return torch.export.load(str(path), extra_files=extra_files)
     except Exception as error:
         if path.suffix == ".pt2" and not trust_pickle:
             raise ArtifactError(f"{path}: not a readable torch.export file: {_first_line(error)}") from error
@@ -162,9 +172,30 @@ def _refuse_state(program: ExportedProgram) -> None:
     kept = [spec.target for spec in program.graph_signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT]
     if kept:
         raise CaptureError(
-            f"the model writes to its own buffers ({', '.join(map(str, kept))}): a per-frame model keeps no state; "
-            "make them inputs and outputs, or export in eval mode"
+            f"the model writes to its own buffers or inputs ({', '.join(map(str, kept))}): a per-frame model keeps no "
+            "state; make them inputs and outputs, or export in eval mode"
         )
+
+
+def _refuse_calls(program: ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        if node.op == "call_function" and not isinstance(node.target, OpOverload) and node.target is not getitem:
+            raise CaptureError(
+                f"the model calls {node.target}, which is no operator on tensors: control flow and arithmetic on sizes "
+                "must move out of the model, or be fixed when it is exported"
+            )
+
+
+def _is_static(program: ExportedProgram) -> bool:
+    frames = [value for value in _user_inputs(program) if value is not None]
+    return all(isinstance(size, int) for frame in frames for size in frame.shape)
+
+
+def _specialise(program: ExportedProgram, frames: Sequence[Tensor] | None) -> ExportedProgram:
+    """A program with sizes left open, for the sizes of the example frames."""
+    examples = example_frames(program, frames)
+    with torch.no_grad(), _quiet():
+        return torch.export.export(program.module(check_guards=False), examples)
 
 
 def _start_record(node: fx.Node) -> None:

@@ -47,7 +47,7 @@ def tanh(x: Expr) -> Expr:
 
 
 def clamp(x: Expr, low: float, high: float) -> Expr:
-    """x limited to [low, high]."""
+    """Limits x to [low, high]."""
     return ("min", ("max", x, const(low)), const(high))
 
 

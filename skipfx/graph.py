@@ -58,17 +58,18 @@ def states(graph: fx.Graph) -> list[fx.Node]:
 
 def refresh(graph: fx.Graph) -> fx.Node:
     """The placeholder that opens every gate."""
-    return next(node for node in graph.find_nodes(op="placeholder") if record(node).role == "refresh")
+    found: fx.Node = next(node for node in graph.find_nodes(op="placeholder") if record(node).role == "refresh")
+    return found
 
 
 def outputs(graph: fx.Graph) -> tuple[fx.Node, ...]:
     """The values that the model returns, flattened."""
-    return tuple(graph.output_node().args[0][0])  # type: ignore[index, misc, arg-type]
+    return tuple(graph.output_node().args[0][0])  # type: ignore[index, arg-type]
 
 
 def next_states(graph: fx.Graph) -> tuple[fx.Node, ...]:
     """The values of the states after the frame, in the order of `states`."""
-    return tuple(graph.output_node().args[0][1])  # type: ignore[index, misc, arg-type]
+    return tuple(graph.output_node().args[0][1])  # type: ignore[index, arg-type]
 
 
 def set_outputs(graph: fx.Graph, values: tuple[fx.Node, ...], following: tuple[fx.Node, ...]) -> None:

@@ -11,12 +11,17 @@ from torch.nn import functional as F
 Pair = tuple[int, int]
 
 
-def changed(new: Tensor, old: Tensor, threshold: float, norm: str) -> Tensor:
-    """Positions where N(new - old) > threshold; N is the RMS or the maximum over the channels. [B, 1, H, W]."""
+def distance(new: Tensor, old: Tensor, norm: str) -> Tensor:
+    """N(new - old), the RMS ("rms") or the maximum ("max") over the channels. [B, 1, H, W]."""
     delta = new - old
     if norm == "rms":
-        return delta.square().mean(1, keepdim=True).sqrt() > threshold
-    return delta.abs().amax(1, keepdim=True) > threshold
+        return delta.square().mean(1, keepdim=True).sqrt()
+    return delta.abs().amax(1, keepdim=True)
+
+
+def changed(new: Tensor, old: Tensor, threshold: float, norm: str) -> Tensor:
+    """Positions where N(new - old) > threshold, strictly. [B, 1, H, W]."""
+    return distance(new, old, norm) > threshold
 
 
 def dilate(mask: Tensor, size: int) -> Tensor:

@@ -30,6 +30,8 @@ aten = torch.ops.aten
 GONE_WHEN_CANONICAL = {
     aten.dropout.default,
     aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
     aten.clone.default,
     aten.contiguous.default,
     aten.detach.default,

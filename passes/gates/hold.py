@@ -7,6 +7,9 @@ The held value is its own reference, so small changes add up and N(y'_t - y_t) <
 
 Threshold 0 needs no gate: a value that differs is let through, one that does not is the same. So it is for pools and
 resizes, which move held values about, and for outputs of the model that no operator reads: holding them saves nothing.
+
+A convolution in residual form keeps its sum z beside the held value: the sum takes in every residual, also those of
+positions that the gate then holds back.
 """
 
 from torch import fx
@@ -15,6 +18,7 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.options import Hold, TransformOptions
 from skipfx.passes.rules import local
+from skipfx.passes.to_residual import residuals
 
 UNHELD_FAMILIES = ("max_pool", "avg_pool", "resize")
 
@@ -24,6 +28,7 @@ def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: 
     gate = options.gate
     assert isinstance(gate, Hold)
     modified = False
+    sums = {conv.update: conv.former for conv in residuals(gm.graph)}
     for node in list(gm.graph.nodes):
         if g.record(node).role == "frame" and g.is_map(node):
             threshold, norm, dilation = input_threshold, "max", gate.dilation
@@ -32,11 +37,13 @@ def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: 
         if threshold > 0:
             _hold(gm.graph, node, threshold, norm, dilation)
             modified = True
+            if node in sums:
+                g.set_following(gm.graph, sums[node], node)
     return modified
 
 
 def hold_threshold(gm: fx.GraphModule, node: fx.Node, options: TransformOptions) -> float:
-    """tau of a node that is not a frame, in the units of its value; 0 where it is not held."""
+    """The threshold tau of a node that is not a frame, in the units of its value; 0 where it is not held."""
     found = g.record(node)
     readers = [user for user in node.users if user.op != "output"]
     if not readers or not g.is_map(node):

@@ -34,8 +34,8 @@ def insert_norm(gm: fx.GraphModule, options: TransformOptions, input_threshold: 
     assert isinstance(gate, InputNorm | OutputNorm)
     if options.update == "residual" and gate.reference == "held":
         raise OptionError(
-            "update='residual' adds up differences to the previous frame; against a held reference, which has one value "
-            "for all the outputs that read it, some would count a change twice and others never. "
+            "update='residual' adds up differences to the previous frame; against a held reference, which has one "
+            "value for all the outputs that read it, some would count a change twice and others never. "
             "Use update='recompute', or reference='previous'."
         )
     found = residuals(gm.graph)

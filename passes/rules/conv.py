@@ -16,5 +16,5 @@ def conv2d(gm: fx.GraphModule, node: fx.Node) -> Local:
     weight = g.parameter(gm, args["weight"])
     if weight is None or (args["bias"] is not None and g.parameter(gm, args["bias"]) is None):
         raise Refuse("the weights of the convolution are computed from the frame")
-    window = Window(tuple(weight.shape[2:]), pair(args["stride"]), pair(args["padding"]), pair(args["dilation"]))
-    return Local("conv", (args["input"],), window, macs=weight.numel(), attrs={"groups": args["groups"]})
+    window = Window(pair(weight.shape[2:]), pair(args["stride"]), pair(args["padding"]), pair(args["dilation"]))
+    return Local("conv", (args["input"],), window, macs=weight.numel(), attrs={"groups": args["groups"], "node": node})

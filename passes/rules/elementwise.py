@@ -82,20 +82,19 @@ def unary(gm: fx.GraphModule, node: fx.Node) -> Local:
 
 @rule(*BINARY)
 def binary(gm: fx.GraphModule, node: fx.Node) -> Local:
-    """a op b; either may be a map, a per-channel parameter or a number."""
+    """`a op b`; either may be a map, a per-channel parameter or a number."""
     args = g.arguments(node)
     found = _Operands(gm, node)
     left, right = (found.leaf(args[name]) for name in ("self", "other"))
     if args.get("alpha", 1) != 1:
         right = ("mul", const(args["alpha"]), right)
-    return Local(
-        "pointwise", tuple(found.maps), expr=(BINARY[node.target], left, right), channels=tuple(found.parameters)
-    )
+    expr = (BINARY[node.target], left, right)  # type: ignore[index]
+    return Local("pointwise", tuple(found.maps), expr=expr, channels=tuple(found.parameters))
 
 
 @rule(aten.prelu.default)
 def prelu(gm: fx.GraphModule, node: fx.Node) -> Local:
-    """x > 0 ? x : slope x, with a slope per channel."""
+    """`x > 0 ? x : slope x`, with a slope per channel."""
     found = _Operands(gm, node)
     x, slope = found.leaf(node.args[0]), found.leaf(node.args[1])
     expr: Expr = ("select", ("gt", x, const(0)), x, ("mul", slope, x))

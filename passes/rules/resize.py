@@ -1,7 +1,7 @@
 """Resizing as a separable linear map: each output row (column) is a weighted sum of a few input rows (columns).
 
-The weights are read off PyTorch itself, by resizing the identity: so every convention (corners, scale or size, rounding)
-is right by construction.
+The weights are read off PyTorch itself, by resizing the identity: so every convention (corners, scale or size,
+rounding) is right by construction.
 """
 
 import numpy as np

@@ -1,0 +1,69 @@
+"""Lowers the dense islands of one level to an ONNX model, which the runtime runs when an input changed."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import fx
+
+from skipfx import graph as g
+from skipfx.errors import CompileError
+from skipfx.plan import Island
+
+OPSET = 20
+InputKey = tuple[str, int | str]
+
+
+def island(
+    gm: fx.GraphModule, nodes: Sequence[fx.Node], name: str, key: Callable[[fx.Node], InputKey]
+) -> Island:
+    """Cuts the nodes out of the graph and exports them.
+
+    Args:
+        gm: the stream graph.
+        nodes: the island's operators, in order.
+        name: for messages.
+        key: says where the runtime finds an input.
+
+    Raises:
+        CompileError: the ONNX exporter cannot take an operator; the message names the operators.
+    """
+    members = set(nodes)
+    inputs: list[fx.Node] = []
+    for node in nodes:
+        for source in node.all_input_nodes:
+            if source not in members and source.op != "get_attr" and source not in inputs:
+                inputs.append(source)
+    outputs = [n for n in nodes if isinstance(n.meta.get("val"), torch.Tensor) and any(u not in members for u in n.users)]
+    module = _extract(gm, nodes, inputs, outputs)
+    model = _export(module, tuple(torch.zeros(g.value(n).shape, dtype=g.value(n).dtype) for n in inputs), nodes)
+    return Island(name, model, tuple(key(node) for node in inputs), tuple(node.name for node in outputs))
+
+
+def _extract(
+    gm: fx.GraphModule, nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+) -> fx.GraphModule:
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(f"x{index}") for index, node in enumerate(inputs)}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            if source.op == "get_attr" and source not in copies:
+                copies[source] = graph.get_attr(str(source.target))
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[node] for node in outputs))
+    return fx.GraphModule(gm, graph)
+
+
+def _export(module: fx.GraphModule, example: tuple[torch.Tensor, ...], nodes: Sequence[fx.Node]) -> bytes:
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(module, example, dynamo=True, opset_version=OPSET, verbose=False)
+        assert program is not None
+        buffer = io.BytesIO()
+        program.save(buffer)
+    except Exception as error:
+        operators = ", ".join(sorted({str(node.target) for node in nodes}))
+        raise CompileError(f"a dense island cannot be exported to ONNX ({operators}): {error}") from error
+    return buffer.getvalue()

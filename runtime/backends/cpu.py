@@ -1,0 +1,76 @@
+"""Compiles a kernel module for a CPU with TVM and LLVM, into a relocatable object; cached on disk by content."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from skipfx.errors import CompileError
+from skipfx.runtime.assemble import EpilogueSpec
+from skipfx.runtime.backends.levels import ARM, X86, host_levels
+from skipfx.runtime.kernels.table import Core
+
+
+def compile_cpu(target: str, cores: Sequence[Core], epilogues: Sequence[EpilogueSpec]) -> tuple[bytes, str]:
+    """The object code of `step`, and the instruction-set level it needs.
+
+    Args:
+        target: "cpu" for this machine, or "cpu:LEVEL".
+        cores, epilogues: what the module must hold.
+
+    Raises:
+        CompileError: the level is unknown.
+    """
+    level = target.partition(":")[2] or host_levels()[-1]
+    if level not in X86 and level not in ARM:
+        raise CompileError(f"CPU level {level!r} is unknown; expected one of {', '.join([*X86, *ARM])}")
+    cached = cache_folder() / f"{_key(level, cores, epilogues)}.o"
+    if cached.is_file():
+        return cached.read_bytes(), level
+    code = _compile(level, cores, epilogues)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as file:
+        file.write(code)
+    os.replace(file.name, cached)
+    return code, level
+
+
+def cache_folder() -> Path:
+    """Where compiled modules are kept: $SKIPFX_CACHE, or the user's cache folder."""
+    base = os.environ.get("SKIPFX_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipfx"
+
+
+def _key(level: str, cores: Sequence[Core], epilogues: Sequence[EpilogueSpec]) -> str:
+    """Hash of everything that decides the code: the kernels' sources, the compiler, the target, the operators."""
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parent.parent / "kernels").glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    digest.update(repr((_tvm_version(), level, [int(core) for core in cores], list(epilogues))).encode())
+    return digest.hexdigest()[:32]
+
+
+def _tvm_version() -> str:
+    from importlib.metadata import version
+
+    return version("apache-tvm")
+
+
+def _compile(level: str, cores: Sequence[Core], epilogues: Sequence[EpilogueSpec]) -> bytes:
+    import tvm
+
+    from skipfx.runtime.kernels.step import step_module
+
+    if level in ARM:
+        kind = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}
+    else:
+        kind = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
+    built = tvm.compile(step_module(cores, epilogues), target=tvm.target.Target(kind))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "step.o"
+        built.mod.write_to_file(str(path), "o")
+        return path.read_bytes()

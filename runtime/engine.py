@@ -1,0 +1,127 @@
+"""A compiled network: code and weights that any number of streams share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipfx.errors import OptionError
+from skipfx.plan import Island
+from skipfx.runtime.assemble import Call, LayerCell
+from skipfx.runtime.islands import IslandRunner
+from skipfx.runtime.kernels.table import TASKS
+from skipfx.runtime.native import load_code, tensor, usable_cores
+from skipfx.runtime.stream import Stream
+from skipfx.runtime.structure import Structure
+
+if TYPE_CHECKING:
+    from skipfx.media import Preprocess
+
+
+@dataclass(frozen=True)
+class Part:
+    """One native call and the island behind it.
+
+    Attributes:
+        arrays_in: ("frame", i) or ("value", name).
+        arrays_out: shapes of what the call emits.
+    """
+
+    call: Call
+    arrays_in: tuple[tuple[str, int | str], ...]
+    arrays_out: tuple[tuple[int, ...], ...]
+    island: Island | None
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything an engine is made of; an artifact stores it.
+
+    Attributes:
+        code: the object code of `step`.
+        level: the instruction-set level the code needs.
+        frames: shapes [1, C, H, W] of the inputs.
+        sizes, per_task: elements of the memory of a stream (`skipfx.runtime.assemble.Image`).
+        outputs: per output of the model, (part, array) or the name of an island's value.
+        structure: how the outputs are nested.
+        info: free data for reports: options, report of the transformation, versions.
+    """
+
+    code: bytes
+    level: str
+    w: NDArray[np.float32]
+    c: NDArray[np.int64]
+    frames: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+    per_task: tuple[int, int]
+    held_bytes: int
+    parts: tuple[Part, ...]
+    outputs: tuple[tuple[int, int] | str, ...]
+    layers: tuple[LayerCell, ...]
+    structure: Structure
+    preprocess: "Preprocess | None" = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine:
+    """A compiled network.
+
+    Engines are immutable: streams hold all state, and may run in different threads.
+
+    Args:
+        program: what to run.
+        threads: cores that a step may use; None: all that this process may use.
+    """
+
+    def __init__(self, program: Program, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise OptionError(f"threads must be at least 1, got {threads}")
+        self.program = program
+        self.threads = min(threads or usable_cores(), TASKS)
+        self.step: Callable[..., None] = load_code(program.code)
+        self.constants = (tensor(program.w), tensor(program.c))
+        self.islands = [
+            None if part.island is None else IslandRunner(part.island, self.threads) for part in program.parts
+        ]
+
+    def stream(self, refresh_every: int | None = None) -> Stream:
+        """A new stream, for one camera.
+
+        Args:
+            refresh_every: frames between two refreshes; None: only the first frame is one.
+        """
+        return Stream(self, refresh_every=refresh_every)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Writes the artifact; see `skipfx.runtime.artifact.save`."""
+        from skipfx.runtime.artifact import save
+
+        save(self.program, Path(path), overwrite=overwrite)
+
+    @cached_property
+    def total_macs(self) -> int:
+        """Multiply-accumulates of a frame in the sparse region when everything is computed."""
+        return sum(layer.macs * layer.positions for layer in self.program.layers)
+
+    @property
+    def preprocess(self) -> "Preprocess | None":
+        """How a picture becomes a frame, where that was given."""
+        return self.program.preprocess
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of state per stream."""
+        a, m, s, positions, n = self.program.sizes
+        scratch, lines = self.program.per_task
+        return 4 * (a + scratch * self.threads) + m + s + lines * self.threads + 8 * (positions + n)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in self.program.frames)
+        return (
+            f"Engine({shapes}, {self.program.level}, {self.threads} threads, {self.total_macs / 1e6:.1f} MMACs, "
+            f"{self.state_bytes / 1e6:.1f} MB state per stream)"
+        )

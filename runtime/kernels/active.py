@@ -1,0 +1,106 @@
+"""Active lists: the output positions whose window holds a change, as packed positions in row order.
+
+A task lists its own band of rows into its own part of the list, so no task waits for another. Rows without a flag cost
+one look; a flagged row costs a few passes over its bytes, which the compiler vectorises.
+"""
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from skipfx.runtime.kernels.table import SHIFT, TASKS, TILE, Cell, Column, SourceColumn
+
+K = Column
+S = SourceColumn
+
+
+@T.inline
+def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, found: Any) -> None:
+    """Appends the active positions of one row."""
+    line = T.Bind(task * 2 * mem.c[row + K.LINE])
+    marks = T.Bind(line + mem.c[row + K.LINE])
+    hit = T.alloc_buffer((1,), "int64")
+    hit[0] = T.int64(0)
+    for i in range(mem.c[row + K.SOURCE_COUNT]):
+        source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
+        touched = T.alloc_buffer((1,), "int64")
+        touched[0] = T.int64(0)
+        left = T.Bind(mem.c[source + S.PAD_W])
+        kernel_w = T.Bind(mem.c[source + S.KERNEL_W])
+        stride_w = T.Bind(mem.c[source + S.STRIDE_W])
+        step_w = T.Bind(mem.c[source + S.DILATION_W])
+        taps = T.Bind(mem.c[source + S.KIND])
+        span = T.Bind(T.Select(taps == 1, mem.c[source + S.WIDTH], (width - 1) * stride_w + (kernel_w - 1) * step_w + 1))
+        for k in range(mem.c[source + S.KERNEL_H]):
+            above = T.alloc_buffer((1,), "int64")
+            if taps == 1:
+                above[0] = mem.c[mem.c[source + S.TABLE_H] + y * mem.c[source + S.KERNEL_H] + k]
+            else:
+                above[0] = y * mem.c[source + S.STRIDE_H] - mem.c[source + S.PAD_H] + k * mem.c[source + S.DILATION_H]
+            if T.And(above[0] >= 0, above[0] < mem.c[source + S.HEIGHT]):
+                if mem.m[mem.c[source + S.FLAGS] + above[0]] > 0:
+                    changes = T.Bind(mem.c[source + S.MAP] + above[0] * mem.c[source + S.MAP_ROW] - left)
+                    if touched[0] == 0:
+                        for x in range(span):
+                            mem.s[line + x] = mem.m[changes + x]
+                    else:
+                        for x in range(span):
+                            mem.s[line + x] = mem.s[line + x] | mem.m[changes + x]
+                    touched[0] = T.int64(1)
+        if touched[0] > 0:
+            if hit[0] == 0:
+                for x in range(width):
+                    mem.s[marks + x] = T.uint8(0)
+                hit[0] = T.int64(1)
+            for k in range(kernel_w):
+                if taps == 1:
+                    for x in range(width):
+                        at = T.meta_var(mem.c[mem.c[source + S.TABLE_W] + x * kernel_w + k])
+                        mem.s[marks + x] = mem.s[marks + x] | mem.s[line + at]
+                elif stride_w == 1:
+                    for x in range(width):
+                        mem.s[marks + x] = mem.s[marks + x] | mem.s[line + x + k * step_w]
+                else:
+                    for x in range(width):
+                        mem.s[marks + x] = mem.s[marks + x] | mem.s[line + x * stride_w + k * step_w]
+    if hit[0] > 0:
+        end = T.alloc_buffer((1,), "int64")
+        end[0] = found[0]
+        for x in range(width):
+            mem.l[start + end[0]] = (y << SHIFT) | x
+            end[0] = end[0] + T.Cast("int64", mem.s[marks + x])
+        found[0] = end[0]
+
+
+@T.inline
+def active(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+    """Fills the task's part of the list, padded to whole tiles with its last position."""
+    height = T.Bind(mem.c[row + K.HEIGHT])
+    width = T.Bind(mem.c[row + K.WIDTH])
+    low = T.Bind(height * task // tasks)
+    high = T.Bind(height * (task + 1) // tasks)
+    start = T.Bind(mem.c[row + K.LIST] + low * width + task * TILE)
+    found = T.alloc_buffer((1,), "int64")
+    state = T.alloc_buffer((2,), "int64")  # anything changed; everything is active
+    found[0] = T.int64(0)
+    state[0] = T.int64(0)
+    state[1] = mem.n[T.int64(Cell.REFRESH)]
+    for i in range(mem.c[row + K.SOURCE_COUNT]):
+        source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
+        for t in range(tasks):
+            if mem.n[mem.c[source + S.COUNT] + t] > 0:
+                state[0] = T.int64(1)
+                if mem.c[source + S.KIND] == 2:
+                    state[1] = T.int64(1)
+    if state[1] > 0:
+        for i in range(high - low):
+            for x in range(width):
+                mem.l[start + i * width + x] = ((low + i) << SHIFT) | x
+        found[0] = (high - low) * width
+    elif state[0] > 0:
+        for i in range(high - low):
+            list_row(mem, task, row, low + i, start, width, found)
+    if found[0] > 0:
+        for p in range(T.int64(TILE)):
+            mem.l[start + found[0] + p] = mem.l[start + found[0] - 1]
+    mem.n[mem.c[row + K.LIST_COUNT] + task] = found[0]

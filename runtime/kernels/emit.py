@@ -1,0 +1,50 @@
+"""Feature maps out: the positions that an output array lacks, from [positions, channels] to [C, H, W].
+
+The host keeps more than one output array, so that a caller may keep the last result while the next is made. Each has a
+bit in a dirty map: a change sets all bits, writing to one array clears that array's bit.
+"""
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from skipfx.runtime.kernels.table import TILE, Cell, Column, SourceColumn
+
+K = Column
+S = SourceColumn
+
+
+@T.inline
+def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+    """Brings the call's output array up to date, one row after another."""
+    height = T.Bind(mem.c[row + K.HEIGHT])
+    width = T.Bind(mem.c[row + K.WIDTH])
+    dirty = T.Bind(mem.c[row + K.DIRTY])
+    slot = T.Bind(T.Cast("uint8", mem.n[T.int64(Cell.SLOT)]))
+    full = T.Bind(mem.n[T.int64(Cell.FULL)])
+    columns = T.Bind(mem.c[row + K.LIST] + task * (width + TILE))
+    low = T.Bind(height * task // tasks)
+    for i in range(height * (task + 1) // tasks - low):
+        y = T.Bind(low + i)
+        flag = T.Bind(dirty + height * width + y)
+        line = T.Bind(dirty + y * width)
+        for j in range(mem.c[row + K.SOURCE_COUNT]):
+            source = T.Bind(mem.c[row + K.SOURCES] + j * S.NUMBERS)
+            if mem.m[mem.c[source + S.FLAGS] + y] > 0:
+                mem.m[flag] = T.uint8(255)
+                changes = T.Bind(mem.c[source + S.MAP] + y * mem.c[source + S.MAP_ROW])
+                for x in range(width):
+                    mem.m[line + x] = mem.m[line + x] | T.Select(mem.m[changes + x] > 0, T.uint8(255), T.uint8(0))
+        if T.Or(full > 0, (mem.m[flag] & slot) > 0):
+            found = T.alloc_buffer((1,), "int64")
+            found[0] = T.int64(0)
+            for x in range(width):
+                mem.l[columns + found[0]] = x
+                found[0] = found[0] + T.Select(T.Or(full > 0, (mem.m[line + x] & slot) > 0), T.int64(1), T.int64(0))
+                mem.m[line + x] = mem.m[line + x] & ~slot
+            mem.m[flag] = mem.m[flag] & ~slot
+            pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
+            for channel in range(mem.c[row + K.CHANNELS]):
+                out = T.Bind(mem.c[row + K.ARRAY] + (channel * height + y) * width)
+                for k in range(found[0]):
+                    mem.o[out + mem.l[columns + k]] = mem.a[pixels + mem.l[columns + k] * mem.c[row + K.IN_PIXEL] + channel]

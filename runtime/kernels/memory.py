@@ -1,0 +1,63 @@
+"""How a kernel sees the memory of a stream, and how a kernel's body becomes a TVM function of its own."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tvm.script import tirx as T
+from tvm.tirx import Buffer, PrimFunc
+
+ENDLESS = 1 << 40  # the buffers' sizes are the assembler's business
+
+
+class Memory(NamedTuple):
+    """The buffers of `skipfx.runtime.kernels.table`, and the arrays of the call: taken in (f) and given out (o)."""
+
+    a: Buffer
+    m: Buffer
+    s: Buffer
+    l: Buffer
+    n: Buffer
+    w: Buffer
+    c: Buffer
+    f: Buffer
+    o: Buffer
+
+
+DTYPES = Memory("float32", "uint8", "uint8", "int64", "int64", "float32", "int64", "float32", "float32")
+
+
+def declare(pointer: Any, dtype: str) -> Any:
+    """A flat buffer behind a pointer."""
+    return T.decl_buffer((ENDLESS,), dtype, data=pointer)
+
+
+def kernel(body: Callable[..., None]) -> PrimFunc:
+    """A private TVM function around an inlined body.
+
+    Args:
+        body: (memory, task, tasks, row, first, count); `first` and `count` are a run of an active list for the kernels
+            that work on one, and unused by the others.
+    """
+
+    # fmt: off
+    @T.prim_func(s_tir=True, private=True)
+    def function(
+        task: T.int64, tasks: T.int64, row: T.int64, first: T.int64, count: T.int64,
+        ap: T.handle("float32"), mp: T.handle("uint8"), sp: T.handle("uint8"), lp: T.handle("int64"),
+        np: T.handle("int64"), wp: T.handle("float32"), cp: T.handle("int64"), fp: T.handle("float32"),
+        op: T.handle("float32"),
+    ):
+        T.func_attr({"tir.noalias": True})
+        a = declare(ap, "float32")
+        m = declare(mp, "uint8")
+        s = declare(sp, "uint8")
+        l = declare(lp, "int64")
+        n = declare(np, "int64")
+        w = declare(wp, "float32")
+        c = declare(cp, "int64")
+        f = declare(fp, "float32")
+        o = declare(op, "float32")
+        body(Memory(a, m, s, l, n, w, c, f, o), task, tasks, row, first, count)
+    # fmt: on
+
+    return function

@@ -1,0 +1,149 @@
+"""The one function of a compiled module: walks the rows of a segment, all threads in step.
+
+The threads are started once per call; between rows they meet at a barrier. A row that has nothing to do costs a few
+loads per thread.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import IRModule
+from tvm.ir import GlobalVar
+from tvm.script import tirx as T
+from tvm.tirx import PrimFunc
+
+from skipfx.runtime.kernels.active import active
+from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
+from skipfx.runtime.kernels.conv import conv, depthwise
+from skipfx.runtime.kernels.emit import emit
+from skipfx.runtime.kernels.epilogue import epilogue
+from skipfx.runtime.kernels.memory import Memory, kernel
+from skipfx.runtime.kernels.pool import pool
+from skipfx.runtime.kernels.resize import resize
+from skipfx.runtime.kernels.table import TILE, Cell, Column, Core, Op
+
+K = Column
+Body = Callable[..., None]
+
+STEPS: dict[Op, Body] = {
+    Op.CLEAR: clear,
+    Op.COMPARE: compare,
+    Op.DILATE: dilate,
+    Op.DECIDE: decide,
+    Op.COMMIT: commit,
+    Op.LIST: active,
+    Op.EMIT: emit,
+}
+CORES: dict[Core, Body] = {
+    Core.CONV: conv,
+    Core.DEPTHWISE: depthwise,
+    Core.MAX_POOL: pool(maximum=True),
+    Core.AVG_POOL: pool(maximum=False),
+    Core.RESIZE: resize,
+}
+
+
+def step_module(cores: Sequence[Core], epilogues: Sequence[tuple[Any, bool, tuple[bool, ...]]]) -> IRModule:
+    """The module for the given cores and epilogues (arguments of `epilogue`, in the order of their numbers)."""
+    functions: dict[GlobalVar, PrimFunc] = {}
+
+    def define(name: str, body: Body) -> GlobalVar:
+        variable = GlobalVar(name)
+        functions[variable] = kernel(body)
+        return variable
+
+    used = {core: define(core.name.lower(), CORES[core]) for core in cores if core is not Core.NONE}
+    ends = {number: define(f"epilogue_{number}", epilogue(*spec)) for number, spec in enumerate(epilogues)}
+    steps = {op: define(op.name.lower(), body) for op, body in STEPS.items()}
+    steps[Op.COMPUTE] = define("compute", _compute(used, ends))
+    functions[GlobalVar("step")] = _step(steps)
+    return IRModule(functions)
+
+
+def _switch(column: int, table: dict[Any, GlobalVar]) -> Callable[..., None]:
+    """Calls the function whose number stands in a column of the row."""
+    numbers = list(table)
+
+    def build(mem: Memory, *arguments: Any) -> None:
+        pointers = [buffer.data for buffer in mem]
+        for number in numbers:
+            with T.If(mem.c[arguments[2] + column] == int(number)), T.Then():
+                T.evaluate(table[number](*arguments, *pointers))
+
+    return build
+
+
+def _compute(cores: dict[Core, GlobalVar], ends: dict[int, GlobalVar]) -> Body:
+    """Splits the active list evenly over the tasks, and runs core and epilogue chunk by chunk."""
+    run_core = _switch(K.CORE, cores)
+    run_end = _switch(K.EPILOGUE, ends)
+
+    @T.inline
+    def compute(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+        counts = T.Bind(mem.c[row + K.LIST_COUNT])
+        chunk = T.Bind(mem.c[row + K.CHUNK])
+        tiles = T.alloc_buffer((2,), "int64")  # all of them; those of the segments so far
+        tiles[0] = T.int64(0)
+        tiles[1] = T.int64(0)
+        mem.n[mem.c[row + K.COUNT] + task] = T.int64(0)
+        for segment in range(tasks):
+            tiles[0] = tiles[0] + (mem.n[counts + segment] + (TILE - 1)) // TILE
+        low = T.Bind(tiles[0] * task // tasks)
+        high = T.Bind(tiles[0] * (task + 1) // tasks)
+        if high > low:
+            for segment in range(tasks):
+                length = T.Bind(mem.n[counts + segment])
+                mine = T.Bind((length + (TILE - 1)) // TILE)
+                begin = T.Bind(T.max(low - tiles[1], T.int64(0)))
+                end = T.Bind(T.min(high - tiles[1], mine))
+                tiles[1] = tiles[1] + mine
+                start = T.Bind(
+                    mem.c[row + K.LIST] + (mem.c[row + K.HEIGHT] * segment // tasks) * mem.c[row + K.WIDTH] + segment * TILE
+                )
+                if end > begin:
+                    for part in range((end - begin + chunk - 1) // chunk):
+                        at = T.Bind((begin + part * chunk) * TILE)
+                        number = T.Bind(T.min(T.min((end - begin - part * chunk), chunk) * TILE, length - at))
+                        run_core(mem, task, tasks, row, start + at, number)
+                        run_end(mem, task, tasks, row, start + at, number)
+
+    return compute
+
+
+def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
+    run = _switch(K.OP, steps)
+
+    @T.inline
+    def walk(mem: Any, task: Any, tasks: Any, row: Any) -> None:
+        if T.Or(mem.n[T.int64(Cell.BAD)] == 0, mem.c[row + K.OP] <= int(Op.COMPARE)):
+            run(mem, task, tasks, row, T.int64(0), T.int64(0))
+
+    # fmt: off
+    @T.prim_func(s_tir=True)
+    def step(
+        ah: T.handle, mh: T.handle, sh: T.handle, lh: T.handle, nh: T.handle, wh: T.handle, ch: T.handle, fh: T.handle,
+        oh: T.handle, begin: T.int64, rows: T.int64, tasks: T.int64,
+    ):
+        T.func_attr({"tir.noalias": True, "global_symbol": "step"})
+        an, mn, sn, ln, nn, wn, cn, fn, on = T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64()  # noqa: E501
+        a = T.match_buffer(ah, (an,), "float32")
+        m = T.match_buffer(mh, (mn,), "uint8")
+        s = T.match_buffer(sh, (sn,), "uint8")
+        l = T.match_buffer(lh, (ln,), "int64")
+        n = T.match_buffer(nh, (nn,), "int64")
+        w = T.match_buffer(wh, (wn,), "float32")
+        c = T.match_buffer(ch, (cn,), "int64")
+        f = T.match_buffer(fh, (fn,), "float32")
+        o = T.match_buffer(oh, (on,), "float32")
+        if tasks == 1:
+            for i in range(rows):
+                walk(Memory(a, m, s, l, n, w, c, f, o), T.int64(0), tasks, begin + i * K.NUMBERS)
+        else:
+            with T.attr(0, "pragma_parallel_launch_point", 1):
+                for i in range(rows):
+                    with T.attr(0, "pragma_parallel_barrier_when_finish", 1):
+                        for task in T.parallel(tasks):
+                            walk(Memory(a, m, s, l, n, w, c, f, o), task, tasks, begin + i * K.NUMBERS)
+    # fmt: on
+
+    return step

@@ -1,0 +1,164 @@
+"""The words that the kernels and the assembler share: the columns of a step's row, and the memory of a stream.
+
+A compiled module holds one function, `step`, which walks over rows of int64 numbers. A row says what to run (column
+`op`) and where its data lie. So the code depends on the kinds of operators in a network, not on the network, and a
+compiled module is reused wherever they recur.
+
+Memory, one flat buffer per type (sizes in elements; offsets into them stand in the rows):
+
+    a  float32  feature maps, held frames, scratch        (one per stream)
+    m  uint8    change maps, row flags, dirty maps        (one per stream)
+    s  uint8    scratch lines, one per task               (one per stream)
+    l  int64    active lists                              (one per stream)
+    n  int64    counts                                    (one per stream)
+    w  float32  packed weights and numbers                (shared)
+    c  int64    rows, sources, index tables               (shared)
+
+A position is packed as y << 16 | x. A feature map is [positions, channels] with a border of zeros: rows are
+width + border positions apart, so the border right of one row is the border left of the next.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+TASKS: Final = 16  # counts and lists are kept per task; more threads than this are not used
+TILE: Final = 6  # positions a register tile holds
+LANES: Final = 16  # channels a register tile holds
+SCRATCH: Final = 24576  # floats of scratch that a task's chunk of positions may fill
+SHIFT: Final = 16
+FLT_MAX: Final = 3.4028234e38
+
+
+class Op(IntEnum):
+    """Kinds of steps."""
+
+    CLEAR = 0
+    COMPARE = 1
+    DILATE = 2
+    DECIDE = 3
+    COMMIT = 4
+    LIST = 5
+    COMPUTE = 6
+    EMIT = 7
+
+
+class Core(IntEnum):
+    """What reads a window."""
+
+    NONE = 0
+    CONV = 1
+    DEPTHWISE = 2
+    MAX_POOL = 3
+    AVG_POOL = 4
+    RESIZE = 5
+
+
+class Cell(IntEnum):
+    """Fixed cells of `n`; per-map and per-list counts follow."""
+
+    REFRESH = 0  # this frame opens every gate
+    BAD = 1  # a frame holds NaN or infinity
+    FULL = 2  # emit everything: the output array is fresh
+    SLOT = 3  # bit of the output array in the dirty maps
+    FIRST_COUNT = 8
+
+
+class Column(IntEnum):
+    """Columns of a row. What a column means to a kind of step is said where it is read."""
+
+    OP = 0
+    # change map written: first position, positions per row, rows, columns, flags per row, counts per task
+    MAP = 1
+    MAP_ROW = 2
+    HEIGHT = 3
+    WIDTH = 4
+    FLAGS = 5
+    COUNT = 6
+    # feature map written: first position, floats per row, floats per position, channels
+    OUT = 7
+    OUT_ROW = 8
+    OUT_PIXEL = 9
+    CHANNELS = 10
+    # gate
+    THRESHOLD = 11  # in w: tau, and tau^2 * channels
+    NORM = 12  # 0 maximum, 1 root mean square
+    DILATION = 13
+    # active list: positions per task segment, counts, segment length
+    LIST = 14
+    LIST_COUNT = 15
+    SOURCES = 16
+    SOURCE_COUNT = 17
+    # core
+    CORE = 18
+    EPILOGUE = 19
+    IN = 20  # first position of the picture (windows: of the padded picture)
+    IN_ROW = 21
+    IN_PIXEL = 22
+    IN_HEIGHT = 23
+    IN_WIDTH = 24
+    KERNEL_H = 25
+    KERNEL_W = 26
+    STEP_H = 27  # floats between kernel rows
+    STEP_W = 28  # floats between kernel columns
+    RUN = 29  # channels read per kernel column (merged with the columns where they are contiguous)
+    STRIDE_H = 30
+    STRIDE_W = 31
+    PAD_H = 32
+    PAD_W = 33
+    DILATION_H = 34
+    DILATION_W = 35
+    GROUPS = 36
+    GROUP_IN = 37
+    GROUP_OUT = 38
+    BLOCKS = 39  # blocks of LANES output channels per group
+    WEIGHT = 40
+    BIAS = 41
+    COUNT_PAD = 42
+    TAPS_H = 43
+    TAPS_W = 44
+    TABLE_H = 45  # in c: indices; in w: weights, at WEIGHT and BIAS
+    TABLE_W = 46
+    # epilogue
+    OPERANDS = 47  # four operands: first position, floats per row, floats per position
+    PARAMETERS = 59  # four per-channel parameters
+    # arrays
+    ARRAY = 63
+    PLANE = 64  # held frame, in the order of the array
+    MARKS = 65  # where the gate fired, before dilation; then a flag per row
+    DIRTY = 66  # which output arrays lack a position, one bit each; then a byte per row
+    DENSE_ABOVE = 67  # changed positions from which on the frame is a refresh
+    # scratch: where it starts, floats per task, floats per position
+    SCRATCH = 68
+    SCRATCH_SIZE = 69
+    SCRATCH_PITCH = 70
+    CHUNK = 71  # tiles that fit into it
+    LINE = 72  # bytes of a scratch line in s; a task has two
+    FINITE = 73  # whether NaN or infinity in the array is an error
+    NUMBERS = 74  # columns in a row
+
+
+OPERAND_COUNT: Final = 4
+OPERAND_COLUMNS: Final = 3
+
+
+class SourceColumn(IntEnum):
+    """Columns of a source of an active list."""
+
+    KIND = 0  # 0 window, 1 taps, 2 whole
+    MAP = 1  # first position of the picture
+    MAP_ROW = 2
+    HEIGHT = 3
+    WIDTH = 4
+    FLAGS = 5
+    COUNT = 6
+    KERNEL_H = 7
+    KERNEL_W = 8
+    STRIDE_H = 9
+    STRIDE_W = 10
+    PAD_H = 11
+    PAD_W = 12
+    DILATION_H = 13
+    DILATION_W = 14
+    TABLE_H = 15
+    TABLE_W = 16
+    NUMBERS = 17

@@ -1,0 +1,27 @@
+"""Weights in the order in which the kernels read them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipfx.runtime.kernels.table import LANES
+
+Floats = NDArray[np.float32]
+
+
+def pad_channels(values: Floats) -> Floats:
+    """[..., C] with C filled up with zeros to a multiple of LANES."""
+    spare = -values.shape[-1] % LANES
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, spare)])
+
+
+def pack_conv(weight: Floats, bias: Floats, groups: int) -> tuple[Floats, Floats]:
+    """[C_out, C_in / groups, kh, kw] -> [groups, blocks, kh, kw, C_in / groups, LANES]; bias [groups, blocks, LANES]."""
+    out, per_group, kernel_h, kernel_w = weight.shape
+    grouped = pad_channels(weight.reshape(groups, out // groups, per_group, kernel_h, kernel_w).transpose(0, 3, 4, 2, 1))
+    blocked = grouped.reshape(groups, kernel_h, kernel_w, per_group, -1, LANES).transpose(0, 4, 1, 2, 3, 5)
+    return np.ascontiguousarray(blocked), pad_channels(bias.reshape(groups, -1))
+
+
+def pack_depthwise(weight: Floats) -> Floats:
+    """[C, 1, kh, kw] -> [kh, kw, C], channels filled up."""
+    return pad_channels(np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)))

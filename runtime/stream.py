@@ -1,0 +1,229 @@
+"""A stream: the state of one camera, and the loop from a frame to the outputs."""
+
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipfx.errors import FrameError, OptionError, UsageError
+from skipfx.runtime.kernels.table import LANES, TASKS, Cell
+from skipfx.runtime.native import tensor, use_threads
+from skipfx.runtime.outputs import OutputSlots
+from skipfx.runtime.structure import rebuild
+
+if TYPE_CHECKING:
+    from skipfx.runtime.engine import Engine
+
+Array = NDArray[Any]
+EMPTY = np.zeros(1, np.float32)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the last frame cost.
+
+    Attributes:
+        active_macs: multiply-accumulates of the sparse region that were computed.
+        total_macs: those of a dense frame.
+        refreshed: whether the frame opened every gate.
+        layers: active share of the positions, per layer.
+    """
+
+    active_macs: int
+    total_macs: int
+    refreshed: bool
+    layers: dict[str, float]
+
+    @property
+    def active_fraction(self) -> float:
+        """active_macs / total_macs."""
+        return self.active_macs / self.total_macs
+
+
+class Stream:
+    """The state of one camera. Made by `Engine.stream`; used by one thread at a time."""
+
+    def __init__(self, engine: "Engine", refresh_every: int | None = None) -> None:
+        if refresh_every is not None and refresh_every < 1:
+            raise OptionError(f"refresh_every must be at least 1, got {refresh_every}")
+        program = engine.program
+        self.engine, self.refresh_every = engine, refresh_every
+        a, m, s, positions, n = program.sizes
+        scratch, lines = program.per_task
+        threads = engine.threads
+        self._a, self._m = _aligned(a + scratch * threads, np.float32), _aligned(m, np.uint8)
+        self._s, self._l = _aligned(s + lines * threads, np.uint8), _aligned(positions, np.int64)
+        self._n = _aligned(n, np.int64)
+        self._memory = tuple(tensor(array) for array in (self._a, self._m, self._s, self._l, self._n))
+        self._slots = OutputSlots(max(1, program.parts[-1].call.o_size))
+        self._emitted = [np.zeros(max(1, part.call.o_size), np.float32) for part in program.parts[:-1]]
+        self._values: dict[str, Array] = {}
+        self._since_refresh: int | None = None
+        self._busy = threading.Lock()
+
+    def __call__(self, *frames: Any) -> Any:
+        """Takes the next frame, gives the outputs in the model's own structure.
+
+        Args:
+            frames: float32 arrays or CPU tensors of the shapes the engine was compiled for, [1, C, H, W].
+
+        Returns:
+            Arrays that belong to the caller; of PyTorch where the first frame was.
+
+        Raises:
+            FrameError: wrong number, shape, type or device, or NaN; the state stays as it was.
+            UsageError: another thread is inside a call of this stream.
+        """
+        arrays = self._checked(frames)
+        if not self._busy.acquire(blocking=False):
+            raise UsageError("this stream is serving another thread: use one stream per camera and thread")
+        try:
+            leaves = self._run(arrays)
+        except FrameError:
+            raise
+        except BaseException:
+            self._since_refresh = None  # whatever was half done, a refresh mends
+            raise
+        finally:
+            self._busy.release()
+        if type(frames[0]).__module__.partition(".")[0] == "torch":
+            leaves = [sys.modules["torch"].from_numpy(leaf) for leaf in leaves]
+        return rebuild(self.engine.program.structure, iter(leaves))
+
+    def refresh(self) -> None:
+        """Makes the next frame open every gate."""
+        self._since_refresh = None
+
+    def reset(self) -> None:
+        """Forgets all frames: the next one is the first."""
+        self._values.clear()
+        self._since_refresh = None
+
+    @property
+    def stats(self) -> Stats:
+        """What the last frame cost."""
+        layers, macs = {}, 0
+        for layer in self.engine.program.layers:
+            active = int(self._n[layer.counts : layer.counts + self.engine.threads].sum())
+            macs += active * layer.macs
+            layers[layer.name] = active / layer.positions
+        return Stats(macs, self.engine.total_macs, bool(self._n[Cell.REFRESH]), layers)
+
+    def state_dict(self) -> dict[str, Array]:
+        """A copy of the state."""
+        a = self._a[: self.engine.program.sizes[0]]
+        since = -1 if self._since_refresh is None else self._since_refresh
+        state = {"a": a.copy(), "m": self._m.copy(), "n": self._n.copy(), "since_refresh": np.array(since)}
+        return state | {f"value.{name}": value.copy() for name, value in self._values.items()}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Goes back to a state of the same engine.
+
+        Raises:
+            UsageError: the state belongs to another network; this stream stays as it was.
+        """
+        own = self.state_dict()
+        for name in ("a", "m", "n", "since_refresh"):
+            if name not in state or state[name].shape != own[name].shape or state[name].dtype != own[name].dtype:
+                raise UsageError(f"the state does not fit this engine: {name!r} is missing or has another shape")
+        self._a[: state["a"].size], self._m[:], self._n[:] = state["a"], state["m"], state["n"]
+        self._values = {name[6:]: value.copy() for name, value in state.items() if name.startswith("value.")}
+        since = int(state["since_refresh"])
+        self._since_refresh = None if since < 0 else since
+        self._slots.forget()
+
+    def _checked(self, frames: tuple[Any, ...]) -> list[Array]:
+        shapes = self.engine.program.frames
+        if len(frames) != len(shapes):
+            raise FrameError(f"expected {len(shapes)} frames, got {len(frames)}")
+        return [_as_array(frame, shape) for frame, shape in zip(frames, shapes, strict=True)]
+
+    def _run(self, frames: list[Array]) -> list[Array]:
+        use_threads(self.engine.threads)
+        due = self.refresh_every is not None and (self._since_refresh or 0) + 1 >= self.refresh_every
+        fresh = self._since_refresh is None or due
+        program = self.engine.program
+        array, slot, full = self._slots.take()
+        self._n[Cell.REFRESH], self._n[Cell.BAD] = fresh, 0
+        last = len(program.parts) - 1
+        values = dict(self._values)
+        for index, part in enumerate(program.parts):
+            taken = _joined([frames[key] if kind == "frame" else values[key] for kind, key in part.arrays_in])  # type: ignore[index]
+            given = array if index == last else self._emitted[index]
+            self._n[Cell.FULL], self._n[Cell.SLOT] = full and index == last, 1 << slot if index == last else 1
+            self.engine.step(
+                *self._memory, *self.engine.constants, tensor(taken), tensor(given), part.call.begin, part.call.rows,
+                self.engine.threads,
+            )  # fmt: skip
+            if self._n[Cell.BAD]:
+                raise FrameError("the frame holds NaN or infinity; the stream is as it was before")
+            self._island(index, given, values)
+        self._values = values
+        self._slots.written(slot)
+        self._since_refresh = 0 if self._n[Cell.REFRESH] else (self._since_refresh or 0) + 1
+        return self._leaves(array, values)
+
+    def _island(self, index: int, given: Array, values: dict[str, Array]) -> None:
+        """Runs the island behind a part, if one of its inputs changed."""
+        part, runner = self.engine.program.parts[index], self.engine.islands[index]
+        if runner is None or part.island is None:
+            return
+        known = all(name in values for name in part.island.outputs)
+        changed = any(self._n[cell : cell + TASKS].any() for cell in part.call.changed)
+        chained = any(kind == "value" for kind, _ in part.island.inputs)
+        if known and not changed and not chained and not self._n[Cell.REFRESH]:
+            return
+        emitted = _split(given, part.arrays_out)
+        inputs = [emitted[key] if kind == "array" else values[key] for kind, key in part.island.inputs]  # type: ignore[index]
+        values.update(runner(inputs))
+
+    def _leaves(self, array: Array, values: dict[str, Array]) -> list[Array]:
+        emitted = _split(array, self.engine.program.parts[-1].arrays_out)
+        return [values[key].copy() if isinstance(key, str) else emitted[key[1]] for key in self.engine.program.outputs]
+
+
+def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
+    """The frame as a contiguous float32 array, without a copy where it is one already."""
+    if not isinstance(frame, np.ndarray):
+        if not hasattr(frame, "__dlpack__"):
+            raise FrameError(f"expected a NumPy array or a CPU tensor of shape {list(shape)}, got {type(frame).__name__}")
+        try:
+            frame = np.from_dlpack(frame.detach() if hasattr(frame, "detach") else frame)
+        except (BufferError, TypeError, RuntimeError, ValueError) as error:
+            raise FrameError(f"the frame cannot be read from here: move it to the CPU ({error})") from error
+    if frame.shape != shape:
+        raise FrameError(
+            f"expected a frame of shape {list(shape)}, got {list(frame.shape)}; a stream is for one size: compile the "
+            "model for another"
+        )
+    if frame.dtype != np.float32:
+        raise FrameError(f"expected a float32 frame, got {frame.dtype}: convert it as the model expects")
+    frame = np.ascontiguousarray(frame)
+    return frame if frame.flags.writeable else frame.copy()  # DLPack refuses read-only memory
+
+
+def _aligned(count: int, dtype: Any) -> Array:
+    """Zeros on a 64-byte boundary."""
+    raw = np.zeros(count * np.dtype(dtype).itemsize + 64 + LANES, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
+
+
+def _joined(arrays: list[Array]) -> Array:
+    if not arrays:
+        return EMPTY
+    if len(arrays) == 1:
+        return arrays[0].reshape(-1)
+    return np.concatenate([array.reshape(-1) for array in arrays])
+
+
+def _split(array: Array, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
+    parts, start = [], 0
+    for shape in shapes:
+        size = int(np.prod(shape))
+        parts.append(array[start : start + size].reshape(shape))
+        start += size
+    return parts

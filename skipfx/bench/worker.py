@@ -1,0 +1,97 @@
+"""A process of its own for each runner, so that runners that take turns cannot disturb each other.
+
+Engines that share a process share more than they should: torch has one number of threads per process, every library
+brings a thread pool that spins for a while after a call, and OpenVINO pins threads to cores. A worker has its own; while
+others are timed it waits in a read and uses no core at all. It reads the clock itself, so the pipe costs nothing.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+from skipfx.bench.timing import Step, timed
+from skipfx.errors import SkipfxError
+
+
+class WorkerError(SkipfxError):
+    """A worker process that failed or ended."""
+
+
+class Worker:
+    """A runner (see `skipfx.bench.timing`) in a process of its own; a context manager that ends the process.
+
+    Scripts that start workers need the usual `if __name__ == "__main__":` guard.
+    """
+
+    def __init__(self, build: Callable[..., Iterator[Step]], *arguments: Any) -> None:
+        """Starts the process and waits until its steps are ready.
+
+        Args:
+            build: a function at the top of a module; called in the process, it gives the steps to be timed.
+            *arguments: what `build` is called with; must pickle.
+
+        Raises:
+            WorkerError: `build` failed, or the process ended. Errors of skipfx are raised as they are.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, build, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._answer()
+
+    def __call__(self, frames: int) -> list[float]:
+        """Runs the next `frames` steps and returns the seconds of each.
+
+        Raises:
+            WorkerError: a step failed, or the process ended.
+        """
+        self._pipe.send(frames)
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join()
+
+    def __enter__(self) -> Self:
+        """The worker itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the process."""
+        self.close()
+
+    def _answer(self) -> list[float]:
+        try:
+            answer: list[float] | SkipfxError = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            code = self._process.exitcode
+            answer = WorkerError(f"a worker process ended with code {code}; what it printed says why (-9: no memory)")
+        if isinstance(answer, SkipfxError):
+            self.close()
+            raise answer
+        return answer
+
+
+def _serve(pipe: Connection, build: Callable[..., Iterator[Step]], arguments: tuple[Any, ...]) -> None:
+    os.dup2(2, 1)  # standard output belongs to the parent, where it may carry JSON
+    try:
+        run = timed(build(*arguments))
+        answer: list[float] = []
+        while True:
+            pipe.send(answer)
+            answer = run(pipe.recv())
+    except SkipfxError as error:
+        pipe.send(error)
+    except Exception as error:
+        pipe.send(WorkerError(f"{type(error).__name__}: {error}"))
+    except KeyboardInterrupt:
+        pass

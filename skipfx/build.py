@@ -1,0 +1,73 @@
+"""From a SkipModel to an engine: lower, assemble, compile. The one place where passes and runtime meet."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch.utils._pytree import TreeSpec
+
+from skipfx.errors import OptionError
+from skipfx.passes.lower import lower
+from skipfx.runtime.assemble import assemble
+from skipfx.runtime.backends import compiler
+from skipfx.runtime.engine import Engine, Part, Program
+from skipfx.runtime.structure import Structure
+
+if TYPE_CHECKING:
+    from skipfx.model import SkipModel
+
+
+def compile_engine(
+    skip: "SkipModel", target: str = "cpu", *, threads: int | None = None, dense_above: float = 0.6
+) -> Engine:
+    """Compiles a transformed model for a target.
+
+    Args:
+        skip: from `skipfx.transform`.
+        target: "cpu" for this machine, or "cpu:LEVEL" for an instruction-set level such as x86-64-v3.
+        threads: cores that a step may use; None: all that this process may use.
+        dense_above: share of a frame's pixels that may change before the frame is a refresh.
+
+    Raises:
+        CompileError: the target is unknown, or the graph has a gate that the target does not run.
+        OptionError: an option is outside its range.
+    """
+    if not 0 < dense_above <= 1:
+        raise OptionError(f"dense_above is a share of the frame, in (0, 1]; got {dense_above}")
+    plan = lower(skip.graph_module)
+    image = assemble(plan, dense_above)
+    code, level = compiler(target)(target, image.cores, image.epilogues)
+    parts = tuple(
+        Part(call, segment.arrays_in, segment.arrays_out, segment.island)
+        for call, segment in zip(image.calls, plan.segments, strict=True)
+    )
+    program = Program(
+        code=code,
+        level=level,
+        w=image.w,
+        c=image.c,
+        frames=plan.frames,
+        sizes=image.sizes,
+        per_task=image.per_task,
+        held_bytes=image.held_bytes,
+        parts=parts,
+        outputs=plan.outputs,
+        layers=image.layers,
+        structure=structure(skip.out_spec),
+        preprocess=skip.preprocess,
+        info={"options": skip.options.model_dump(mode="json"), "report": skip.report.model_dump(mode="json")},
+    )
+    return Engine(program, threads)
+
+
+def structure(spec: TreeSpec) -> Structure:
+    """A pytree of PyTorch as data; named tuples and data classes become dicts of their fields."""
+    if spec.is_leaf():
+        return "leaf"
+    parts: list[Any] = [structure(child) for child in spec.children()]
+    if spec.type is list:
+        return ["list", parts]
+    if spec.type is tuple:
+        return ["tuple", parts]
+    if spec.type is dict:
+        return ["dict", dict(zip(map(str, spec.context), parts, strict=True))]
+    names = getattr(spec.context, "_fields", None) or [str(index) for index in range(len(parts))]
+    return ["dict", dict(zip(names, parts, strict=True))]

@@ -1,0 +1,143 @@
+"""The transformed model in plain PyTorch: the reference that compiled engines are measured against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from skipfx import recipe as r
+from skipfx.errors import ArtifactError
+from skipfx.inputs import FRESH, check_refresh, read_inputs
+from skipfx.passes.base import Observer
+from skipfx.recipe import Recipe
+from skipfx.report import make_report, survey
+
+if TYPE_CHECKING:
+    from skipfx.media import Preprocess
+
+
+class SkipModel(nn.Module):
+    """A per-frame model that carries its state from frame to frame: `outputs, state = skip(frame, state)`.
+
+    It is functional (inputs are never written to, and results share no memory with them) and differentiable with
+    respect to frames, states and parameters; outside training run it under `torch.no_grad()`, or the state keeps the
+    history of all frames alive. A batch is B independent streams in lock step, each with masks of its own.
+
+    Attributes:
+        program: the captured model.
+        recipe: what turned it into a stream graph.
+        graph_module: the stream graph, `graph_module(*frames, *states, refresh)` for one stream.
+        report: what is sparse and what is not.
+        out_spec: structure of the model's outputs.
+        preprocess: how pictures become frames, where known.
+    """
+
+    def __init__(
+        self, program: ExportedProgram, recipe: Recipe, classified: fx.GraphModule, observe: Observer | None = None
+    ) -> None:
+        """Finishes a classified graph (`skipfx.recipe.classify`), which is edited in place."""
+        super().__init__()
+        layers, islands = survey(classified)
+        self.program = program
+        self.recipe = recipe
+        self.graph_module = r.finish(classified, recipe, observe)
+        self.report = make_report(layers, islands, self.graph_module, recipe.options)
+        self.out_spec: pytree.TreeSpec = program.call_spec.out_spec
+        self.preprocess: Preprocess | None = None
+        self.options = recipe.options
+        self.input_threshold = recipe.input_threshold
+        self._inputs = read_inputs(self.graph_module)
+
+    def init_state(self, batch: int = 1) -> dict[str, Tensor]:
+        """A state before the first frame: zeros, and `fresh`, bool [batch], which makes the next frame a refresh.
+
+        Args:
+            batch: number of streams.
+
+        Raises:
+            FrameError: the batch is empty.
+        """
+        return self._inputs.zeros(batch, self._device())
+
+    def forward(self, *args: Any, refresh: bool | Tensor = False) -> tuple[Any, dict[str, Tensor]]:
+        """Computes one frame of every stream.
+
+        Args:
+            *args: the frames, float32 tensors [B, C, H, W], then the state that came with the frame before.
+            refresh: open every gate; a bool, or a bool tensor [] or [B].
+
+        Returns:
+            The outputs in the model's own structure, and the next state. An output that has no batch dimension of its
+            own is stacked along a new first one when B > 1.
+
+        Raises:
+            FrameError: a frame, the state or `refresh` is not as expected.
+        """
+        *frames, given = args or (None,)
+        device = self._device()
+        batch = self._inputs.check_frames(frames, device)
+        state = self._inputs.check_state(given, batch, device)
+        fresh = state[FRESH] | check_refresh(refresh, batch)
+        streams = []
+        for index in range(batch):
+            values = [value[index : index + 1] for value in (*frames, *(state[name] for name in self._inputs.states))]
+            streams.append(self.graph_module(*values, fresh[index]))
+        outputs = [_join(parts) for parts in zip(*(outputs for outputs, _ in streams), strict=True)]
+        states = [torch.cat(parts) for parts in zip(*(following for _, following in streams), strict=True)]
+        following = dict(zip(self._inputs.states, states, strict=True))
+        return pytree.tree_unflatten(outputs, self.out_spec), {FRESH: torch.zeros_like(fresh), **following}
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Writes a `.skip.pt2` file: the captured program and the recipe beside it.
+
+        Raises:
+            ArtifactError: the file exists and `overwrite` is not set, or the folder cannot be written.
+        """
+        saved = r.Saved(
+            format=r.FORMAT,
+            torch=torch.__version__,
+            digest=r.digest(self.graph_module),
+            recipe=self.recipe,
+            preprocess=None if self.preprocess is None else self.preprocess.model_dump(mode="json"),
+        )
+        r.write(Path(path), self.program, saved, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SkipModel:
+        """Reads a `.skip.pt2` file. It executes code of its author: only open files that you trust.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, of another version, or gives another graph than was saved.
+        """
+        program, saved = r.read(Path(path))
+        skip = cls(program, saved.recipe, r.classify(program, saved.recipe.options.exclude))
+        if r.digest(skip.graph_module) != saved.digest:
+            raise ArtifactError(
+                f"{path}: gives another graph than was saved (PyTorch {saved.torch} then, {torch.__version__} now): "
+                "transform the model again"
+            )
+        if saved.preprocess is not None:
+            from skipfx.media import Preprocess  # only models that carry it need what reads pictures
+
+            skip.preprocess = Preprocess(**saved.preprocess)
+        return skip
+
+    def __repr__(self) -> str:
+        """The report's summary."""
+        return f"{type(self).__name__}\n{self.report.summary()}"
+
+    def _device(self) -> torch.device:
+        return next((tensor.device for tensor in self.graph_module.state_dict().values()), torch.device("cpu"))
+
+
+def _join(parts: tuple[Tensor, ...]) -> Tensor:
+    """One output of all streams as a batch, in memory of its own."""
+    first = parts[0]
+    if first.dim() > 0 and first.shape[0] == 1:
+        return torch.cat(parts)
+    return first.clone() if len(parts) == 1 else torch.stack(parts)

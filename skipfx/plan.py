@@ -1,0 +1,197 @@
+"""The plan: what lowering hands to the runtime. Plain data, no PyTorch and no TVM.
+
+A plan lists the buffers of a stream and the steps of a frame. The runtime lays the buffers out in memory, packs the
+weights and turns every step into a row that a compiled kernel reads (`skipfx.runtime.assemble`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipfx.expr import Expr
+
+Pair = tuple[int, int]
+Core = Literal["none", "conv", "depthwise", "max_pool", "avg_pool", "resize"]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Feature maps that lie together in memory: [height, width, channels] with a border of zeros around the picture.
+
+    Attributes:
+        border: rows and columns of zeros that windows may read.
+    """
+
+    height: int
+    width: int
+    channels: int
+    border: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A run of channels of a buffer.
+
+    Attributes:
+        buffer: index of the buffer.
+        channel: the first channel.
+        channels: how many.
+        maps: the change maps that cover it, one per value that was written into it.
+    """
+
+    buffer: int
+    channel: int
+    channels: int
+    maps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Change maps whose changes make an output position active, and how positions correspond.
+
+    Attributes:
+        maps: the change maps.
+        kind: "window": rows o * stride - padding + k * dilation. "taps": the listed rows and columns.
+            "whole": any change makes every position active.
+    """
+
+    maps: tuple[int, ...]
+    kind: Literal["window", "taps", "whole"] = "window"
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    rows: tuple[tuple[int, ...], ...] = ()
+    columns: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The hold test at the end of a step: written where N(new - held) > threshold.
+
+    Attributes:
+        threshold: in the units of the value; 0 lets every difference through.
+        norm: N over the channels.
+        dilation: odd width of the neighbourhood that a changed pixel marks (frames only).
+    """
+
+    threshold: float = 0.0
+    norm: Literal["rms", "max"] = "max"
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Takes an array [1, C, H, W] into a view where it moved.
+
+    Attributes:
+        array: index among the arrays handed to the segment.
+        is_frame: a frame, which must be finite, rather than the output of an island.
+    """
+
+    array: int
+    is_frame: bool
+    out: View
+    map: int
+    gate: Gate
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A core and the pointwise arithmetic behind it, at the active positions.
+
+    Attributes:
+        name: layer it came from.
+        core: what reads the window; its value is ("input", 0) of `expr`, the operands follow.
+        source: what the core reads, if there is one.
+        operands: maps read at the output's position.
+        expr: over the core's value and the operands.
+        channels: per-channel parameters [C] of `expr`.
+        weight, bias: of the core, [C_out, C_in / groups, kh, kw] and [C_out].
+        taps: for "resize": rows and columns, each [lines, taps] of weights; the indices are in `active`.
+        active: what makes a position active.
+        size: height and width of the output.
+        macs: multiply-accumulates per position.
+    """
+
+    name: str
+    core: Core
+    source: View | None
+    operands: tuple[View, ...]
+    expr: Expr
+    channels: tuple[Floats, ...]
+    out: View
+    map: int
+    gate: Gate
+    active: tuple[Source, ...]
+    size: Pair
+    macs: int = 0
+    weight: Floats | None = None
+    bias: Floats | None = None
+    groups: int = 1
+    taps: tuple[Floats, ...] = ()
+    count_pad: bool = True
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Writes the changed positions of a view into an array [1, C, H, W] of the segment."""
+
+    array: int
+    view: View
+
+
+Step = Ingest | Compute | Emit
+
+
+@dataclass(frozen=True)
+class Island:
+    """A dense part, run by ONNX Runtime when one of its inputs changed.
+
+    Attributes:
+        name: for reports.
+        onnx: the serialised model.
+        inputs: where each input comes from: ("array", i), an array the segment emitted, or ("value", name), the output
+            of an earlier island.
+        outputs: names of the values it makes.
+    """
+
+    name: str
+    onnx: bytes
+    inputs: tuple[tuple[str, int | str], ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps that run in one native call, then at most one island.
+
+    Attributes:
+        arrays_in: the arrays taken in: ("frame", i) or ("value", name).
+        arrays_out: shapes of the arrays it emits.
+    """
+
+    steps: tuple[Step, ...]
+    arrays_in: tuple[tuple[str, int | str], ...]
+    arrays_out: tuple[tuple[int, ...], ...]
+    island: Island | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole network.
+
+    Attributes:
+        frames: shapes [1, C, H, W] of the frames.
+        maps: buffer of each change map.
+        outputs: where each output of the model comes from: (segment, array) or the name of an island's value.
+    """
+
+    frames: tuple[tuple[int, ...], ...]
+    buffers: tuple[Buffer, ...]
+    maps: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    outputs: tuple[tuple[int, int] | str, ...] = field(default=())

@@ -1,0 +1,151 @@
+"""From a model to a `SkipModel`, and the look at a model that comes before it."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+
+from skipfx import graph as g
+from skipfx.capture import Model, capture, example_frames
+from skipfx.errors import FrameError, OptionError
+from skipfx.model import SkipModel
+from skipfx.options import Block, Gate, Hold, TransformOptions
+from skipfx.passes.base import Observer
+from skipfx.recipe import Recipe, classify
+from skipfx.report import Report
+
+INPUT_SHARE = 0.05
+_HOLD = Hold()
+
+
+def transform(
+    model: Model,
+    frames: Sequence[Tensor] | None = None,
+    *,
+    gate: Gate = _HOLD,
+    block: Block = 1,
+    update: Literal["recompute", "residual"] = "recompute",
+    exclude: tuple[str, ...] = (),
+    thresholds: Mapping[str, float] | None = None,
+    trust_pickle: bool = False,
+    observe: Observer | None = None,
+) -> SkipModel:
+    """Transforms a per-frame model into one that computes what changed.
+
+    Args:
+        model: a module, an ExportedProgram, or the path of a `.pt2` file.
+        frames: example frames, float32 [1, C, H, W] each, as the model sees them; they fix the shapes, and with the
+            hold gate the scale of every threshold, so take them from the camera. None: those saved with the program.
+        gate: which positions count as changed.
+        block: side of the mask's blocks, 1, 2, 4, 8 or 16.
+        update: "recompute" or "residual", see `TransformOptions`.
+        exclude: shell-style patterns of module names that stay dense.
+        thresholds: pattern of module names -> threshold in place of the gate's; the last match wins.
+        trust_pickle: also load whole-module pickles, which execute code of their author.
+        observe: called after every pass, see `skipfx.passes.base.run_passes`.
+
+    Raises:
+        OptionError: an option is out of its range, or a pattern matches no module.
+        FrameError: the example frames are missing, of the wrong kind, or give values that are not finite.
+        CaptureError: the model cannot be captured.
+        ArtifactError: the file is missing or damaged.
+        NothingToTransform: no convolution of the model is local in space.
+    """
+    options = TransformOptions(
+        gate=gate, block=block, update=update, exclude=exclude, thresholds=dict(thresholds or {})
+    )
+    program = capture(model, frames, trust_pickle=trust_pickle)
+    examples = example_frames(program, frames)
+    gm = classify(program, options.exclude, observe)
+    _check_patterns(gm, options)
+    recipe = Recipe(
+        options=options, input_threshold=_input_threshold(options.gate, examples), scales=measure(gm, examples)
+    )
+    return SkipModel(program, recipe, gm, observe)
+
+
+def inspect(
+    model: Model,
+    frames: Sequence[Tensor] | None = None,
+    *,
+    gate: Gate = _HOLD,
+    exclude: tuple[str, ...] = (),
+    trust_pickle: bool = False,
+) -> Report:
+    """Says what would become sparse, what not and why, what it is worth and what state it needs.
+
+    The arguments are those of `transform`; only the shapes of the example frames matter.
+
+    Raises:
+        OptionError, FrameError, CaptureError, ArtifactError, NothingToTransform: as `transform` does.
+    """
+    options = TransformOptions(gate=gate, exclude=exclude)
+    program = capture(model, frames, trust_pickle=trust_pickle)
+    example_frames(program, frames)
+    gm = classify(program, options.exclude)
+    _check_patterns(gm, options)
+    scales = {node.name: 1.0 for node in gm.graph.nodes}
+    return SkipModel(program, Recipe(options=options, input_threshold=1.0, scales=scales), gm).report
+
+
+def measure(gm: fx.GraphModule, frames: Sequence[Tensor]) -> dict[str, float]:
+    """The RMS of every feature map of a classified graph, by the name of its node, on example frames.
+
+    Raises:
+        FrameError: a value is NaN or infinite.
+    """
+    meter = _Meter(gm)
+    with torch.no_grad():
+        meter.run(*frames, torch.tensor(True))
+    for node in gm.graph.nodes:
+        if not torch.tensor(meter.scales.get(node.name, 0.0)).isfinite():
+            where = f"{g.record(node).layer or 'the model'} ({node.name})"
+            raise FrameError(f"the value of {where} is NaN or infinite on the example frame: check frame and weights")
+    return meter.scales
+
+
+class _Meter(fx.Interpreter):
+    def __init__(self, gm: fx.GraphModule) -> None:
+        super().__init__(gm)
+        self.scales: dict[str, float] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Runs a node and notes the RMS of its value."""
+        result = super().run_node(n)
+        if g.is_map(n) and n.op != "get_attr":
+            self.scales[n.name] = float(result.double().square().mean().sqrt())
+        return result
+
+
+def _input_threshold(gate: Gate, frames: Sequence[Tensor]) -> float:
+    """The threshold of the frames: as given, or a share of the smallest range among the example frames."""
+    if not isinstance(gate, Hold):
+        return 0.0
+    smallest = min(float(frame.max() - frame.min()) for frame in frames)
+    if gate.input_threshold is not None:
+        if smallest == 0 and gate.threshold > 0:
+            warnings.warn(
+                "the example frame is constant, so the thresholds, which are shares of each tensor's RMS on it, may be "
+                "far from what real frames need: pass a frame of the camera",
+                stacklevel=3,
+            )
+        return gate.input_threshold
+    if smallest == 0:
+        raise FrameError(
+            "the example frame is constant, so no threshold can be taken from its range: pass a frame of the camera, "
+            "or set input_threshold in the units of the model's input"
+        )
+    return INPUT_SHARE * smallest
+
+
+def _check_patterns(gm: fx.GraphModule, options: TransformOptions) -> None:
+    """Refuses patterns that match no module, which are typing errors."""
+    layers = sorted({g.record(node).layer for node in gm.graph.nodes if node.op == "call_function"})
+    for option, patterns in (("exclude", options.exclude), ("thresholds", options.thresholds)):
+        for pattern in patterns:
+            if not any(g.matches(layer, pattern) for layer in layers):
+                raise OptionError(
+                    f"{option}: {pattern!r} matches no module; there are {', '.join(filter(None, layers))}"
+                )
