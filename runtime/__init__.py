@@ -2,3 +2,9 @@
 
 if __name__ != "skipfx.runtime":
     raise ImportError("import skipfx.runtime: the folder `runtime` is not a package of its own")
+
+from skipfx.runtime.artifact import load
+from skipfx.runtime.engine import Engine
+from skipfx.runtime.stream import Stats, Stream
+
+__all__ = ["Engine", "Stats", "Stream", "load"]

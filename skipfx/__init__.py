@@ -1,1 +1,74 @@
-"""skipfx."""
+"""skipfx: a compiler that makes trained video networks cost what changed in the picture.
+
+    report = skipfx.inspect(model, (frame,))       # what becomes sparse, what not and why
+    skip = skipfx.transform(model, (frame,))       # a stateful model in plain PyTorch
+    engine = skipfx.compile(skip)                  # native kernels
+    outputs = engine.stream()(frame)               # one stream per camera
+
+Names are imported when they are first used, so that `import skipfx.runtime` needs no PyTorch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from skipfx import errors
+from skipfx.options import Hold, InputNorm, OutputNorm
+
+if TYPE_CHECKING:
+    from skipfx.build import compile_engine as compile  # noqa: A004
+    from skipfx.media import Preprocess
+    from skipfx.model import SkipModel
+    from skipfx.report import Report
+    from skipfx.runtime.artifact import load
+    from skipfx.runtime.engine import Engine
+    from skipfx.runtime.stream import Stats, Stream
+    from skipfx.transform import inspect, transform
+    from skipfx.verify import Verification, verify
+
+__version__ = version("skipfx")
+
+_HOMES = {
+    "Engine": "skipfx.runtime.engine",
+    "Preprocess": "skipfx.media",
+    "Report": "skipfx.report",
+    "SkipModel": "skipfx.model",
+    "Stats": "skipfx.runtime.stream",
+    "Stream": "skipfx.runtime.stream",
+    "Verification": "skipfx.verify",
+    "compile": "skipfx.build",
+    "inspect": "skipfx.transform",
+    "load": "skipfx.runtime.artifact",
+    "transform": "skipfx.transform",
+    "verify": "skipfx.verify",
+}
+
+__all__ = [
+    "Engine",
+    "Hold",
+    "InputNorm",
+    "OutputNorm",
+    "Preprocess",
+    "Report",
+    "SkipModel",
+    "Stats",
+    "Stream",
+    "Verification",
+    "compile",
+    "errors",
+    "inspect",
+    "load",
+    "transform",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'skipfx' has no attribute {name!r}")
+    home = import_module(_HOMES[name])
+    return getattr(home, "compile_engine" if name == "compile" else name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,216 @@
+"""The `.skipfx` artifact: one zip file with a manifest, the compiled code, the weights and the islands.
+
+Kernels are native code: open an artifact only if you trust where it comes from. Hashes find damage, not malice. They and
+the versions are checked before any code is loaded.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from skipfx.errors import ArtifactError
+from skipfx.media import Preprocess
+from skipfx.options import describe
+from skipfx.plan import Island
+from skipfx.runtime.assemble import Call, LayerCell
+from skipfx.runtime.backends.levels import host_levels
+from skipfx.runtime.engine import Engine, Part, Program
+
+FORMAT = 1
+CODE, CONSTANTS, MANIFEST = "code.o", "constants.npz", "manifest.json"
+STAMP = (1980, 1, 1, 0, 0, 0)  # zip entries carry no time, so that equal programs make equal files
+
+
+class PartRecord(BaseModel):
+    """A `Part` without the bytes of its island."""
+
+    call: dict[str, Any]
+    arrays_in: list[tuple[str, int | str]]
+    arrays_out: list[tuple[int, ...]]
+    island: dict[str, Any] | None
+
+
+class Manifest(BaseModel):
+    """What an artifact says of itself.
+
+    Attributes:
+        format: of the file; a reader takes its own only.
+        versions: of skipfx and TVM that made it.
+        hashes: SHA-256 of every other entry.
+    """
+
+    kind: Literal["skipfx artifact"] = "skipfx artifact"
+    format: int = FORMAT
+    versions: dict[str, str]
+    hashes: dict[str, str]
+    level: str
+    frames: list[tuple[int, ...]]
+    sizes: list[int]
+    per_task: tuple[int, int]
+    held_bytes: int
+    parts: list[PartRecord]
+    outputs: list[tuple[int, int] | str]
+    layers: list[dict[str, Any]]
+    structure: Any
+    preprocess: Preprocess | None
+    info: dict[str, Any]
+
+
+def save(program: Program, path: Path, *, overwrite: bool = False) -> None:
+    """Writes an artifact: the whole file or nothing.
+
+    Raises:
+        ArtifactError: the file exists and `overwrite` is not set, or the folder cannot be written.
+    """
+    if path.exists() and not overwrite:
+        raise ArtifactError(f"{path} exists: choose another name, or allow overwriting (overwrite=True, --overwrite)")
+    entries = _entries(program)
+    manifest = _manifest(program, {name: _hash(data) for name, data in entries.items()})
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, data in {MANIFEST: manifest, **entries}.items():
+                    archive.writestr(zipfile.ZipInfo(name, STAMP), data, zipfile.ZIP_STORED)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def read(path: Path) -> Program:
+    """Reads and checks an artifact; nothing of it is executed.
+
+    Raises:
+        ArtifactError: it is missing, damaged, of another version, or for another machine.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ArtifactError(f"{path}: not a skipfx artifact, or damaged: {error}") from error
+    manifest = _checked(path, entries)
+    with np.load(io.BytesIO(entries[CONSTANTS]), allow_pickle=False) as constants:
+        w, c = constants["w"], constants["c"]
+    return Program(
+        code=entries[CODE],
+        level=manifest.level,
+        w=w,
+        c=c,
+        frames=tuple(manifest.frames),
+        sizes=tuple(manifest.sizes),
+        per_task=manifest.per_task,
+        held_bytes=manifest.held_bytes,
+        parts=tuple(_part(part, entries) for part in manifest.parts),
+        outputs=tuple(manifest.outputs),
+        layers=tuple(LayerCell(**layer) for layer in manifest.layers),
+        structure=manifest.structure,
+        preprocess=manifest.preprocess,
+        info=manifest.info,
+    )
+
+
+def load(path: str | Path, threads: int | None = None) -> Engine:
+    """An engine from an artifact. Its kernels are native code: only open files that you trust.
+
+    Args:
+        path: of the artifact.
+        threads: cores that a step may use; None: all that this process may use.
+
+    Raises:
+        ArtifactError: it is missing, damaged, of another version, or for another machine.
+    """
+    return Engine(read(Path(path)), threads)
+
+
+def _entries(program: Program) -> dict[str, bytes]:
+    constants = io.BytesIO()
+    np.savez(constants, w=program.w, c=program.c)
+    entries = {CODE: program.code, CONSTANTS: constants.getvalue()}
+    for part in program.parts:
+        if part.island is not None:
+            entries[f"{part.island.name}.onnx"] = part.island.onnx
+    return entries
+
+
+def _manifest(program: Program, hashes: dict[str, str]) -> str:
+    parts = []
+    for part in program.parts:
+        island = None if part.island is None else {k: v for k, v in asdict(part.island).items() if k != "onnx"}
+        parts.append(
+            PartRecord(
+                call=asdict(part.call), arrays_in=list(part.arrays_in), arrays_out=list(part.arrays_out), island=island
+            )
+        )
+    return Manifest(
+        versions=_versions(),
+        hashes=hashes,
+        level=program.level,
+        frames=list(program.frames),
+        sizes=list(program.sizes),
+        per_task=program.per_task,
+        held_bytes=program.held_bytes,
+        parts=parts,
+        outputs=list(program.outputs),
+        layers=[asdict(layer) for layer in program.layers],
+        structure=program.structure,
+        preprocess=program.preprocess,
+        info=program.info,
+    ).model_dump_json(indent=1)
+
+
+def _part(part: PartRecord, entries: dict[str, bytes]) -> Part:
+    call = Call(**{**part.call, "changed": tuple(part.call["changed"])})
+    island = None
+    if part.island is not None:
+        name = part.island["name"]
+        inputs = tuple((kind, key) for kind, key in part.island["inputs"])
+        island = Island(name, entries[f"{name}.onnx"], inputs, tuple(part.island["outputs"]))
+    return Part(call, tuple(part.arrays_in), tuple(part.arrays_out), island)
+
+
+def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
+    try:
+        data = json.loads(entries.get(MANIFEST, b""))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not a skipfx artifact: its manifest cannot be read") from error
+    if not isinstance(data, dict) or data.get("kind") != "skipfx artifact":
+        raise ArtifactError(f"{path}: not a skipfx artifact")
+    if data.get("format") != FORMAT or data.get("versions", {}).get("tvm") != _versions()["tvm"]:
+        raise ArtifactError(
+            f"{path}: made by {data.get('versions')}, format {data.get('format')}; this is {_versions()}, format "
+            f"{FORMAT}: compile the model again"
+        )
+    try:
+        manifest = Manifest.model_validate(data)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: its manifest is damaged: {describe(error)}") from error
+    for name, expected in manifest.hashes.items():
+        if name not in entries or _hash(entries[name]) != expected:
+            raise ArtifactError(f"{path}: {name} is missing or was changed after the artifact was written")
+    if not {CODE, CONSTANTS} <= manifest.hashes.keys():
+        raise ArtifactError(f"{path}: its manifest is damaged: the code or the weights are not listed")
+    if manifest.level not in host_levels():
+        raise ArtifactError(
+            f"{path}: compiled for {manifest.level}; this machine runs {', '.join(host_levels())}: compile with "
+            f"target='cpu:{host_levels()[-1]}'"
+        )
+    return manifest
+
+
+def _versions() -> dict[str, str]:
+    return {"skipfx": version("skipfx"), "tvm": version("apache-tvm")}
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
