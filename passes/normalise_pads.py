@@ -12,10 +12,10 @@ from torch import fx
 
 from skipfx import graph as g
 from skipfx.passes.base import Pass
+from skipfx.passes.remove_identity import PADS
 from skipfx.spec import Stage
 
 aten = torch.ops.aten
-PADS = {aten.constant_pad_nd.default, aten.pad.default}
 
 
 @dataclass(frozen=True)

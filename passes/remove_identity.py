@@ -19,8 +19,8 @@ MAYBE_IDENTITY = {
     aten._unsafe_view.default,
     aten.expand.default,
     aten.slice.Tensor,
-    aten.constant_pad_nd.default,
 }
+PADS = {aten.constant_pad_nd.default, aten.pad.default}
 ASSERTIONS = {aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg}
 
 
@@ -48,7 +48,7 @@ class RemoveIdentity(Pass):
 def _is_identity(node: fx.Node) -> bool:
     if node.target in GONE_WHEN_CANONICAL:
         return True
-    if node.target is aten.constant_pad_nd.default:
+    if node.target in PADS:
         return not any(g.arguments(node)["pad"])
     if node.target not in MAYBE_IDENTITY:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,12 +13,10 @@ from torch.utils import _pytree as pytree
 from skipfx import recipe as r
 from skipfx.errors import ArtifactError
 from skipfx.inputs import FRESH, check_refresh, read_inputs
+from skipfx.media import Preprocess
 from skipfx.passes.base import Observer
 from skipfx.recipe import Recipe
 from skipfx.report import make_report, survey
-
-if TYPE_CHECKING:
-    from skipfx.media import Preprocess
 
 
 class SkipModel(nn.Module):
@@ -103,7 +101,7 @@ class SkipModel(nn.Module):
             torch=torch.__version__,
             digest=r.digest(self.graph_module),
             recipe=self.recipe,
-            preprocess=None if self.preprocess is None else self.preprocess.model_dump(mode="json"),
+            preprocess=self.preprocess,
         )
         r.write(Path(path), self.program, saved, overwrite=overwrite)
 
@@ -121,10 +119,7 @@ class SkipModel(nn.Module):
                 f"{path}: gives another graph than was saved (PyTorch {saved.torch} then, {torch.__version__} now): "
                 "transform the model again"
             )
-        if saved.preprocess is not None:
-            from skipfx.media import Preprocess  # only models that carry it need what reads pictures
-
-            skip.preprocess = Preprocess(**saved.preprocess)
+        skip.preprocess = saved.preprocess
         return skip
 
     def __repr__(self) -> str:

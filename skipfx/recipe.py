@@ -8,7 +8,6 @@ what was saved.
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +17,7 @@ from torch.export import ExportedProgram
 from skipfx import graph as g
 from skipfx.capture import load_model, stream_graph
 from skipfx.errors import ArtifactError
+from skipfx.media import Preprocess
 from skipfx.options import TransformOptions, describe
 from skipfx.passes import pipeline
 from skipfx.passes.base import Observer, run_passes
@@ -50,7 +50,7 @@ class Saved(BaseModel):
         torch: the PyTorch that saved it, for messages.
         digest: of the stream graph's text.
         recipe: how the stream graph came about.
-        preprocess: options of the pictures' preparation, where the model carries them.
+        preprocess: how pictures become frames, where the model carries it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ class Saved(BaseModel):
     torch: str
     digest: str
     recipe: Recipe
-    preprocess: dict[str, Any] | None = None
+    preprocess: Preprocess | None = None
 
 
 def classify(

@@ -6,7 +6,7 @@ The core needs NumPy alone: anything that takes a frame and a refresh flag and r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from skipfx.errors import FrameError
 
 if TYPE_CHECKING:
     from skipfx.model import SkipModel
+    from skipfx.runtime.engine import Engine
 
 Array = NDArray[Any]
 Frames = tuple[Array, ...]
@@ -122,6 +123,35 @@ def verify_steps(
     )
 
 
+def verify(thing: SkipModel | Engine, clip: Iterable[Any], dense: Sequence[Any] | None = None) -> Verification:
+    """Verifies a transformed model or an engine on a clip.
+
+    Args:
+        thing: the model or the engine; an engine is tried on a stream of its own.
+        clip: for each time a frame [1, C, H, W], or a tuple of them for models with several inputs.
+        dense: for an engine, what the original model returns for each time, in its own structure. Without it the
+            engine is compared with its own refreshed frames.
+
+    Raises:
+        FrameError: the clip is empty, or a frame does not fit the model.
+    """
+    if hasattr(thing, "graph_module"):
+        return verify_model(cast("SkipModel", thing), clip)
+    engine = cast("Engine", thing)
+    frames = [tuple(map(np.asarray, item if isinstance(item, tuple | list) else (item,))) for item in clip]
+    if dense is None:
+        fresh = engine.stream(refresh_every=1)
+        dense = [fresh(*item) for item in frames]
+    stream = engine.stream()
+
+    def step(item: Frames, refresh: bool) -> list[Array]:
+        if refresh:
+            stream.refresh()
+        return _leaves(stream(*item))
+
+    return verify_steps(step, frames, [_leaves(outputs) for outputs in dense])
+
+
 def verify_model(skip: SkipModel, clip: Iterable[Any]) -> Verification:
     """Verifies a transformed model on a clip.
 
@@ -140,6 +170,15 @@ def verify_model(skip: SkipModel, clip: Iterable[Any]) -> Verification:
     arrays = [tuple(frame.numpy() for frame in item) for item in frames]
     drift = testing.drift(skip.graph_module, frames) if frames else None
     return verify_steps(testing.stepper(skip), arrays, dense, drift)
+
+
+def _leaves(outputs: Any) -> list[Array]:
+    """Nested lists, tuples and dicts of arrays or tensors, flattened."""
+    if isinstance(outputs, dict):
+        outputs = list(outputs.values())
+    if isinstance(outputs, list | tuple):
+        return [leaf for part in outputs for leaf in _leaves(part)]
+    return [np.asarray(outputs)]
 
 
 def _peak_error(found: Array, expected: Array) -> float:

@@ -44,14 +44,13 @@ def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -
     marks = T.Bind(mem.c[row + K.MARKS])
     rms = T.Bind(mem.c[row + K.NORM])
     threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + rms])
-    bad = T.alloc_buffer((1,), "float32")
-    bad[0] = T.float32(0)
+    bad = T.alloc_buffer((1,), "int32")
+    bad[0] = T.int32(0)
     low = T.Bind(height * task // tasks)
     for i in range(height * (task + 1) // tasks - low):
         y = T.Bind(low + i)
         for x in range(width):
             mem.a[line + x] = T.float32(0)
-            mem.a[line + width + x] = T.float32(0)
         for channel in range(mem.c[row + K.CHANNELS]):
             at = T.Bind((channel * height + y) * width)
             new = T.Bind(mem.c[row + K.ARRAY] + at)
@@ -59,22 +58,19 @@ def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -
             if rms == 0:
                 for x in range(width):
                     mem.a[line + x] = T.max(mem.a[line + x], T.abs(mem.f[new + x] - mem.a[held + x]))
+                    bad[0] = bad[0] | T.Cast("int32", T.Not(T.abs(mem.f[new + x]) <= T.float32(FLT_MAX)))
             else:
                 for x in range(width):
                     delta = T.meta_var(mem.f[new + x] - mem.a[held + x])
                     mem.a[line + x] = mem.a[line + x] + delta * delta
-            for x in range(width):
-                finite = T.meta_var(T.abs(mem.f[new + x]) <= T.float32(FLT_MAX))
-                mem.a[line + width + x] = T.max(mem.a[line + width + x], T.Select(finite, T.float32(0), T.float32(1)))
         fired = T.alloc_buffer((1,), "uint8")
         fired[0] = T.uint8(0)
         for x in range(width):
             mark = T.meta_var(T.Cast("uint8", mem.a[line + x] > threshold))
             mem.m[marks + y * width + x] = mark
             fired[0] = fired[0] | mark
-            bad[0] = T.max(bad[0], mem.a[line + width + x])
         mem.m[marks + height * width + y] = fired[0]
-    if T.And(bad[0] > T.float32(0), mem.c[row + K.FINITE] > 0):
+    if T.And(bad[0] > 0, mem.c[row + K.FINITE] > 0):
         mem.n[T.int64(Cell.BAD)] = T.int64(1)
 
 
@@ -105,13 +101,12 @@ def dilate(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) ->
                     for x in range(width):
                         mem.s[line + half + x] = mem.s[line + half + x] | mem.m[marks + above * width + x]
         if touched[0] > 0:
+            changes = T.Bind(mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW])
+            for k in range(size):
+                for x in range(width):
+                    mem.m[changes + x] = mem.m[changes + x] | mem.s[line + x + k]
             for x in range(width):
-                grown = T.alloc_buffer((1,), "uint8")
-                grown[0] = T.uint8(0)
-                for k in range(size):
-                    grown[0] = grown[0] | mem.s[line + x + k]
-                mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = grown[0]
-                total[0] = total[0] + T.Cast("int64", grown[0])
+                total[0] = total[0] + T.Cast("int64", mem.m[changes + x])
             mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
     mem.n[mem.c[row + K.COUNT] + task] = total[0]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import TILE, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.table import LANES, TILE, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
@@ -43,8 +43,18 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> N
                 found[0] = found[0] + T.Select(T.Or(full > 0, (mem.m[line + x] & slot) > 0), T.int64(1), T.int64(0))
                 mem.m[line + x] = mem.m[line + x] & ~slot
             mem.m[flag] = mem.m[flag] & ~slot
+            channels = T.Bind(mem.c[row + K.CHANNELS])
             pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
-            for channel in range(mem.c[row + K.CHANNELS]):
-                out = T.Bind(mem.c[row + K.ARRAY] + (channel * height + y) * width)
+            pixel = T.Bind(mem.c[row + K.IN_PIXEL])
+            plane = T.Bind(height * width)
+            out = T.Bind(mem.c[row + K.ARRAY] + y * width)
+            for block in range(channels // LANES):
                 for k in range(found[0]):
-                    mem.o[out + mem.l[columns + k]] = mem.a[pixels + mem.l[columns + k] * mem.c[row + K.IN_PIXEL] + channel]
+                    x = T.Bind(mem.l[columns + k])
+                    for v in T.unroll(LANES):
+                        mem.o[out + (block * LANES + v) * plane + x] = mem.a[pixels + x * pixel + block * LANES + v]
+            tail = T.Bind(channels // LANES * LANES)
+            for rest in range(channels - tail):
+                for k in range(found[0]):
+                    x = T.Bind(mem.l[columns + k])
+                    mem.o[out + (tail + rest) * plane + x] = mem.a[pixels + x * pixel + tail + rest]

@@ -18,6 +18,22 @@ K = Column
 MASK = (1 << SHIFT) - 1
 
 
+@T.inline
+def halve(squares: Any, largest: Any, half: Any) -> None:
+    """Adds (maximises) the upper half of the lanes onto the lower."""
+    for v in T.vectorized(half):
+        squares[v] = squares[v] + squares[v + half]
+        largest[v] = T.max(largest[v], largest[v + half])
+
+
+def fold(squares: Any, largest: Any) -> None:
+    """Reduces both to lane 0, as a tree."""
+    half = LANES // 2
+    while half:
+        halve(squares, largest, half)
+        half //= 2
+
+
 def epilogue(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Callable[..., None]:
     """The body for one expression.
 
@@ -73,15 +89,9 @@ def epilogue(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Callabl
                     mem.a[scratch + block * LANES + v] = new[v]
                     squares[v] = squares[v] + delta[v] * delta[v]
                     largest[v] = T.max(largest[v], T.abs(delta[v]))
-            norm = T.alloc_buffer((1,), "float32")
-            norm[0] = T.float32(0)
-            if rms > 0:
-                for v in T.unroll(LANES):
-                    norm[0] = norm[0] + squares[v]
-            else:
-                for v in T.unroll(LANES):
-                    norm[0] = T.max(norm[0], largest[v])
-            if T.Or(fresh > 0, norm[0] > mem.w[threshold + rms]):
+            fold(squares, largest)
+            norm = T.Bind(T.Select(rms > 0, squares[0], largest[0]))
+            if T.Or(fresh > 0, norm > mem.w[threshold + rms]):
                 for block in range(channels // LANES):
                     for v in T.vectorized(LANES):
                         mem.a[out + block * LANES + v] = mem.a[scratch + block * LANES + v]

@@ -1,9 +1,10 @@
 """Timing in turns: a block of frames of one runner, a block of the next, round after round.
 
-Runners that are timed one after the other meet different machines: clocks, caches and neighbours change by more than the
-difference that is to be measured. Blocks in turns meet the same machine, and ratios are taken within a round.
+Runners that are timed one after the other meet different machines: clocks, caches and neighbours change by more than
+the difference that is to be measured. Blocks in turns meet the same machine, and ratios are taken within a round.
 """
 
+import os
 import platform
 import sys
 import time
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,15 @@ def interleave(
         frames: timed frames of a block.
         rounds: number of rounds.
         warmup: frames before each block that run but do not count: they wake the threads and fill the caches.
-        pause: seconds of rest before each block, so that the threads of the runner before have stopped spinning. They
-            were seen to spin for up to 0.05 s.
+        pause: seconds of rest before each block, in which the threads of the runner before stop spinning (0.05 s at
+            most were seen).
         sleep: what rests.
 
     Raises:
         UsageError: there is nothing to time, or a runner ended before its last frame.
     """
     if not runners or frames < 1 or rounds < 1:
-        raise UsageError(f"nothing to time: {len(runners)} runners, {rounds} rounds of {frames} frames; all must be > 0")
+        raise UsageError(f"nothing to time: {len(runners)} runners, {rounds} rounds of {frames} frames; give 1 or more")
     blocks: dict[str, list[tuple[float, ...]]] = {name: [] for name in runners}
     for index in range(rounds):
         for name in list(runners)[:: -1 if index % 2 else 1]:
@@ -148,14 +148,16 @@ def machine() -> dict[str, Any]:
     """What a timing depends on, to be printed beside it.
 
     Returns:
-        "cpu": the model's name. "cores": those this process may use. "flags": of "avx2", "avx512", "neon" those the
-        CPU has. "python": its version. "libraries": name -> version of those installed.
+        "cpu": the model's name. "cores": those this process may use. "load": processes that ran or waited for a core in
+        the last minute; well above 0 before a timing, others disturb it. "flags": of "avx2", "avx512", "neon" those
+        the CPU has. "python": its version. "libraries": name -> version of those installed.
     """
     facts = _cpuinfo()
     flags = facts.get("flags", facts.get("Features", "")).split()
     return {
         "cpu": facts.get("model name") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "flags": sorted({name for flag, name in FLAGS.items() if flag in flags}),
         "python": platform.python_version(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
@@ -165,10 +167,8 @@ def machine() -> dict[str, Any]:
 def usable_cores() -> int:
     """Number of cores that this process may use."""
     if sys.platform == "linux":
-        from os import sched_getaffinity
-
-        return len(sched_getaffinity(0))
-    return cpu_count() or 1
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

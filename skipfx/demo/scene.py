@@ -126,8 +126,8 @@ def training_batch(rng: np.random.Generator, size: int, height: int, width: int)
     frames = np.empty((size, height, width, 3), np.uint8)
     masks = np.empty((size, height, width), np.uint8)
     for item in range(size):
-        # A background costs more than a frame, so some crops share one.
-        if item % 4 == 0:
+        # A background costs more than a frame, so two crops share one.
+        if item % 2 == 0:
             scene = Scene(seed=int(rng.integers(TRAINING_SEED, 1 << 31)), noise=float(rng.uniform(1, 3)), dimming=0.2)
         frame, mask = scene.frame(int(rng.integers(_LAST_EXIT - _LEAD)))
         top, left = rng.integers(scene.height - height + 1), rng.integers(scene.width - width + 1)
