@@ -1,6 +1,5 @@
 """Lowers the dense islands of one level to an ONNX model, which the runtime runs when an input changed."""
 
-import io
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -15,9 +14,7 @@ OPSET = 20
 InputKey = tuple[str, int | str]
 
 
-def island(
-    gm: fx.GraphModule, nodes: Sequence[fx.Node], name: str, key: Callable[[fx.Node], InputKey]
-) -> Island:
+def island(gm: fx.GraphModule, nodes: Sequence[fx.Node], name: str, key: Callable[[fx.Node], InputKey]) -> Island:
     """Cuts the nodes out of the graph and exports them.
 
     Args:
@@ -35,7 +32,9 @@ def island(
         for source in node.all_input_nodes:
             if source not in members and source.op != "get_attr" and source not in inputs:
                 inputs.append(source)
-    outputs = [n for n in nodes if isinstance(n.meta.get("val"), torch.Tensor) and any(u not in members for u in n.users)]
+    outputs = [
+        n for n in nodes if isinstance(n.meta.get("val"), torch.Tensor) and any(u not in members for u in n.users)
+    ]
     module = _extract(gm, nodes, inputs, outputs)
     model = _export(module, tuple(torch.zeros(g.value(n).shape, dtype=g.value(n).dtype) for n in inputs), nodes)
     return Island(name, model, tuple(key(node) for node in inputs), tuple(node.name for node in outputs))
@@ -61,9 +60,8 @@ def _export(module: fx.GraphModule, example: tuple[torch.Tensor, ...], nodes: Se
             warnings.simplefilter("ignore")
             program = torch.onnx.export(module, example, dynamo=True, opset_version=OPSET, verbose=False)
         assert program is not None
-        buffer = io.BytesIO()
-        program.save(buffer)
     except Exception as error:
         operators = ", ".join(sorted({str(node.target) for node in nodes}))
         raise CompileError(f"a dense island cannot be exported to ONNX ({operators}): {error}") from error
-    return buffer.getvalue()
+    data: bytes = program.model_proto.SerializeToString()
+    return data

@@ -1,14 +1,12 @@
 """The `.skipfx` artifact: one zip file with a manifest, the compiled code, the weights and the islands.
 
-Kernels are native code: open an artifact only if you trust where it comes from. Hashes find damage, not malice. They and
-the versions are checked before any code is loaded.
+Kernels are native code: open an artifact only if you trust where it comes from. Hashes find damage, not malice. They
+and the versions are checked before any code is loaded.
 """
 
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,12 +17,13 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from skipfx.errors import ArtifactError
+from skipfx.files import write_whole
 from skipfx.media import Preprocess
 from skipfx.options import describe
 from skipfx.plan import Island
-from skipfx.runtime.assemble import Call, LayerCell
 from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.engine import Engine, Part, Program
+from skipfx.runtime.image import Call, LayerCell
 
 FORMAT = 1
 CODE, CONSTANTS, MANIFEST = "code.o", "constants.npz", "manifest.json"
@@ -72,18 +71,13 @@ def save(program: Program, path: Path, *, overwrite: bool = False) -> None:
     Raises:
         ArtifactError: the file exists and `overwrite` is not set, or the folder cannot be written.
     """
-    if path.exists() and not overwrite:
-        raise ArtifactError(f"{path} exists: choose another name, or allow overwriting (overwrite=True, --overwrite)")
     entries = _entries(program)
     manifest = _manifest(program, {name: _hash(data) for name, data in entries.items()})
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, data in {MANIFEST: manifest, **entries}.items():
-                    archive.writestr(zipfile.ZipInfo(name, STAMP), data, zipfile.ZIP_STORED)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in [(MANIFEST, manifest), *entries.items()]:
+            archive.writestr(zipfile.ZipInfo(name, STAMP), data, zipfile.ZIP_STORED)
+    write_whole(path, buffer.getvalue(), overwrite=overwrite)
 
 
 def read(path: Path) -> Program:
@@ -143,7 +137,7 @@ def _entries(program: Program) -> dict[str, bytes]:
     return entries
 
 
-def _manifest(program: Program, hashes: dict[str, str]) -> str:
+def _manifest(program: Program, hashes: dict[str, str]) -> bytes:
     parts = []
     for part in program.parts:
         island = None if part.island is None else {k: v for k, v in asdict(part.island).items() if k != "onnx"}
@@ -152,21 +146,25 @@ def _manifest(program: Program, hashes: dict[str, str]) -> str:
                 call=asdict(part.call), arrays_in=list(part.arrays_in), arrays_out=list(part.arrays_out), island=island
             )
         )
-    return Manifest(
-        versions=_versions(),
-        hashes=hashes,
-        level=program.level,
-        frames=list(program.frames),
-        sizes=list(program.sizes),
-        per_task=program.per_task,
-        held_bytes=program.held_bytes,
-        parts=parts,
-        outputs=list(program.outputs),
-        layers=[asdict(layer) for layer in program.layers],
-        structure=program.structure,
-        preprocess=program.preprocess,
-        info=program.info,
-    ).model_dump_json(indent=1)
+    return (
+        Manifest(
+            versions=_versions(),
+            hashes=hashes,
+            level=program.level,
+            frames=list(program.frames),
+            sizes=list(program.sizes),
+            per_task=program.per_task,
+            held_bytes=program.held_bytes,
+            parts=parts,
+            outputs=list(program.outputs),
+            layers=[asdict(layer) for layer in program.layers],
+            structure=program.structure,
+            preprocess=program.preprocess,
+            info=program.info,
+        )
+        .model_dump_json(indent=1)
+        .encode()
+    )
 
 
 def _part(part: PartRecord, entries: dict[str, bytes]) -> Part:

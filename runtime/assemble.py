@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipfx.expr import leaves
-from skipfx.plan import Buffer, Compute, Emit, Gate, Ingest, Plan, Segment, Source, View
+from skipfx.plan import Compute, Emit, Gate, Ingest, Plan, Segment, Source, View
+from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell, origin, pitch, positions
 from skipfx.runtime.kernels.table import (
     LANES,
     OPERAND_COLUMNS,
@@ -28,65 +29,6 @@ from skipfx.runtime.pack import pack_conv, pack_depthwise, pad_channels
 K = Column
 S = SourceColumn
 Row = NDArray[np.int64]
-EpilogueSpec = tuple[Any, bool, tuple[bool, ...]]
-
-
-@dataclass(frozen=True)
-class LayerCell:
-    """Where the counts of a layer are found after a frame.
-
-    Attributes:
-        name: of the layer.
-        counts: first cell of its active counts in `n`.
-        macs: per active position.
-        positions: all of them.
-    """
-
-    name: str
-    counts: int
-    macs: int
-    positions: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of `step`.
-
-    Attributes:
-        begin: first number of its rows in `c`.
-        rows: how many.
-        f_size, o_size: floats of the arrays taken in and given out.
-        changed: cells of `n` that count the changes of the emitted arrays.
-    """
-
-    begin: int
-    rows: int
-    f_size: int
-    o_size: int
-    changed: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Image:
-    """An assembled plan.
-
-    Attributes:
-        sizes: elements of a, m, s, l, n; of a and s without what the tasks need.
-        per_task: elements of a and s that each task needs on top, at their ends.
-        held_bytes: bytes of the values that are held, without borders and bookkeeping.
-        w, c: the shared constants.
-        cores, epilogues: what the compiled module must hold.
-    """
-
-    sizes: tuple[int, int, int, int, int]
-    per_task: tuple[int, int]
-    held_bytes: int
-    w: NDArray[np.float32]
-    c: NDArray[np.int64]
-    calls: tuple[Call, ...]
-    layers: tuple[LayerCell, ...]
-    cores: tuple[Core, ...]
-    epilogues: tuple[EpilogueSpec, ...]
 
 
 @dataclass
@@ -97,7 +39,7 @@ class _Pool:
     size: int = 0
 
     def add(self, values: Any, dtype: type, align: int = 1) -> int:
-        array = np.ascontiguousarray(values, dtype).reshape(-1)
+        array: NDArray[Any] = np.ascontiguousarray(values, dtype).reshape(-1)
         pad = -self.size % align
         if pad:
             self.parts.append(np.zeros(pad, dtype))
@@ -113,7 +55,7 @@ class Assembler:
     def __init__(self, plan: Plan, dense_above: float) -> None:
         self.plan, self.dense_above = plan, dense_above
         self.w, self.c = _Pool(), _Pool()
-        self.a_size = self.m_size = self.l_size = 0
+        self.a_size = self.m_size = self.q_size = 0
         self.n_size = int(Cell.FIRST_COUNT)
         self.line = 0
         self.lists: dict[tuple[Any, ...], tuple[int, int]] = {}
@@ -133,11 +75,19 @@ class Assembler:
         scratch = self._place_scratch()
         begin = self.c.add(np.concatenate(self.rows), np.int64)
         shifted = [Call(call.begin + begin, call.rows, call.f_size, call.o_size, call.changed) for call in calls]
-        sizes = (self.a_size + LANES, self.m_size, 0, max(1, self.l_size), self.n_size)
+        sizes = (self.a_size + LANES, self.m_size, 0, max(1, self.q_size), self.n_size)
         held = sum(4 * b.height * b.width * b.channels for b in self.plan.buffers)
         w, c = (np.concatenate([*pool.parts, np.zeros(LANES, pool.parts[0].dtype)]) for pool in (self.w, self.c))
         return Image(
-            sizes, (scratch, 2 * self.line), held, w, c, tuple(shifted), tuple(self.layers), tuple(sorted(set(self.cores))), tuple(self.epilogues)
+            sizes,
+            (scratch, 2 * self.line),
+            held,
+            w,
+            c,
+            tuple(shifted),
+            tuple(self.layers),
+            tuple(sorted(set(self.cores))),
+            tuple(self.epilogues),
         )
 
     def _floats(self, count: int) -> int:
@@ -321,8 +271,8 @@ class Assembler:
         height, width = step.size
         row = self._row(Op.LIST)
         row[K.HEIGHT], row[K.WIDTH] = height, width
-        row[K.LIST], row[K.LIST_COUNT] = self.l_size, self._cells(TASKS)
-        self.l_size += height * width + (TASKS + 1) * (TILE + 2)
+        row[K.LIST], row[K.LIST_COUNT] = self.q_size, self._cells(TASKS)
+        self.q_size += height * width + (TASKS + 1) * (TILE + 2)
         sources = np.array([self._source(source, change) for source in step.active for change in source.maps], np.int64)
         row[K.SOURCES], row[K.SOURCE_COUNT] = self.c.add(sources, np.int64), len(sources)
         for source in step.active:
@@ -356,8 +306,8 @@ class Assembler:
         row[K.IN], row[K.IN_ROW], row[K.IN_PIXEL] = self._place(view)
         row[K.ARRAY] = out_at[step.array]
         row[K.DIRTY] = self._bytes(buffer.height * (buffer.width + 1))
-        row[K.LIST] = self.l_size
-        self.l_size += TASKS * (buffer.width + TILE)
+        row[K.LIST] = self.q_size
+        self.q_size += TASKS * (buffer.width + TILE)
         sources = np.array([self._source(Source((change,)), change) for change in view.maps], np.int64)
         row[K.SOURCES], row[K.SOURCE_COUNT] = self.c.add(sources, np.int64), len(sources)
         return [self.count_at[change] for change in view.maps]
@@ -378,18 +328,3 @@ def assemble(plan: Plan, dense_above: float = 1.0) -> Image:
         dense_above: share of a frame's pixels that may change before the frame is a refresh.
     """
     return Assembler(plan, dense_above).assemble()
-
-
-def pitch(buffer: Buffer) -> int:
-    """Positions from one row to the next."""
-    return buffer.width + buffer.border
-
-
-def origin(buffer: Buffer) -> int:
-    """The position of the picture's first pixel."""
-    return buffer.border * pitch(buffer) + buffer.border
-
-
-def positions(buffer: Buffer) -> int:
-    """All positions, border included."""
-    return (buffer.height + 2 * buffer.border) * pitch(buffer) + buffer.border

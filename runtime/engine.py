@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skipfx.errors import OptionError
 from skipfx.plan import Island
-from skipfx.runtime.assemble import Call, LayerCell
+from skipfx.runtime.image import Call, LayerCell
 from skipfx.runtime.islands import IslandRunner
 from skipfx.runtime.kernels.table import TASKS
 from skipfx.runtime.native import load_code, tensor, usable_cores
@@ -45,7 +45,7 @@ class Program:
         code: the object code of `step`.
         level: the instruction-set level the code needs.
         frames: shapes [1, C, H, W] of the inputs.
-        sizes, per_task: elements of the memory of a stream (`skipfx.runtime.assemble.Image`).
+        sizes, per_task: elements of the memory of a stream (`skipfx.runtime.image.Image`).
         outputs: per output of the model, (part, array) or the name of an island's value.
         structure: how the outputs are nested.
         info: free data for reports: options, report of the transformation, versions.

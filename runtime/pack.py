@@ -15,9 +15,15 @@ def pad_channels(values: Floats) -> Floats:
 
 
 def pack_conv(weight: Floats, bias: Floats, groups: int) -> tuple[Floats, Floats]:
-    """[C_out, C_in / groups, kh, kw] -> [groups, blocks, kh, kw, C_in / groups, LANES]; bias [groups, blocks, LANES]."""
+    """Packs a convolution.
+
+    weight [C_out, C_in / groups, kh, kw] -> [groups, blocks, kh, kw, C_in / groups, LANES];
+    bias [C_out] -> [groups, blocks, LANES].
+    """
     out, per_group, kernel_h, kernel_w = weight.shape
-    grouped = pad_channels(weight.reshape(groups, out // groups, per_group, kernel_h, kernel_w).transpose(0, 3, 4, 2, 1))
+    grouped = pad_channels(
+        weight.reshape(groups, out // groups, per_group, kernel_h, kernel_w).transpose(0, 3, 4, 2, 1)
+    )
     blocked = grouped.reshape(groups, kernel_h, kernel_w, per_group, -1, LANES).transpose(0, 4, 1, 2, 3, 5)
     return np.ascontiguousarray(blocked), pad_channels(bias.reshape(groups, -1))
 

@@ -55,9 +55,9 @@ class Stream:
         scratch, lines = program.per_task
         threads = engine.threads
         self._a, self._m = _aligned(a + scratch * threads, np.float32), _aligned(m, np.uint8)
-        self._s, self._l = _aligned(s + lines * threads, np.uint8), _aligned(positions, np.int64)
+        self._s, self._q = _aligned(s + lines * threads, np.uint8), _aligned(positions, np.int64)
         self._n = _aligned(n, np.int64)
-        self._memory = tuple(tensor(array) for array in (self._a, self._m, self._s, self._l, self._n))
+        self._memory = tuple(tensor(array) for array in (self._a, self._m, self._s, self._q, self._n))
         self._slots = OutputSlots(max(1, program.parts[-1].call.o_size))
         self._emitted = [np.zeros(max(1, part.call.o_size), np.float32) for part in program.parts[:-1]]
         self._values: dict[str, Array] = {}
@@ -189,7 +189,9 @@ def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
     """The frame as a contiguous float32 array, without a copy where it is one already."""
     if not isinstance(frame, np.ndarray):
         if not hasattr(frame, "__dlpack__"):
-            raise FrameError(f"expected a NumPy array or a CPU tensor of shape {list(shape)}, got {type(frame).__name__}")
+            raise FrameError(
+                f"expected a NumPy array or a CPU tensor of shape {list(shape)}, got {type(frame).__name__}"
+            )
         try:
             frame = np.from_dlpack(frame.detach() if hasattr(frame, "detach") else frame)
         except (BufferError, TypeError, RuntimeError, ValueError) as error:
@@ -209,7 +211,8 @@ def _aligned(count: int, dtype: Any) -> Array:
     """Zeros on a 64-byte boundary."""
     raw = np.zeros(count * np.dtype(dtype).itemsize + 64 + LANES, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
+    aligned: Array = raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
+    return aligned
 
 
 def _joined(arrays: list[Array]) -> Array:

@@ -16,7 +16,7 @@ from skipfx import errors
 from skipfx.options import Hold, InputNorm, OutputNorm
 
 if TYPE_CHECKING:
-    from skipfx.build import compile_engine as compile  # noqa: A004
+    from skipfx.build import compile_engine as compile
     from skipfx.media import Preprocess
     from skipfx.model import SkipModel
     from skipfx.report import Report

@@ -77,7 +77,8 @@ def stream_graph(program: ExportedProgram) -> fx.GraphModule:
     Raises:
         CaptureError: the model keeps state of its own, returns what is no tensor, or calls what is no operator.
     """
-    functional = program.run_decompositions({})
+    with _quiet():
+        functional = program.run_decompositions({})
     _refuse_state(functional)
     _refuse_calls(functional)
     with _quiet():

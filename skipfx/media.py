@@ -36,7 +36,7 @@ class Preprocess(Options):
         size: (height, width) of the input; None keeps the size of the picture.
         interpolation: how pictures of another size are resized, in the terms of OpenCV.
         scale: factor on the 8-bit values; 1/255 gives [0, 1].
-        mean: subtracted after scaling: one value, or one per channel.
+        mean: subtracted after scaling: one value, or one per channel in the order of the input's channels.
         std: divided by at last: one value, or one per channel; not 0.
         channels: "rgb" and "bgr" give 3 channels; "gray" (OpenCV's RGB2GRAY) and "luma" (the Y of its RGB2YCrCb) give 1
             by the weights of BT.601, and differ by rounding only.
@@ -103,8 +103,7 @@ class Preprocess(Options):
 @lru_cache
 def _table(scale: float, mean: tuple[float, ...], std: tuple[float, ...], depth: int) -> NDArray[np.float32]:
     offset, divisor = (np.broadcast_to(values, depth)[:, None] for values in (mean, std))
-    table: NDArray[np.float64] = (np.arange(256) * scale - offset) / divisor
-    return table.astype(np.float32)
+    return np.asarray((np.arange(256) * scale - offset) / divisor, np.float32)
 
 
 class FrameSource:
@@ -152,7 +151,7 @@ class FrameSource:
         yield first
         for index, picture in enumerate(pictures, start=1):
             if picture.shape != first.shape:
-                found = f"picture {index} is {_size(picture)}, but the first one is {_size(first)}"
+                found = f"picture {index} is {picture.shape[:2]} (height, width), the first one {first.shape[:2]}"
                 raise MediaError(f"{self.name}: {found}; the pictures of a clip have one size: resize or separate them")
             yield picture
 
@@ -164,7 +163,7 @@ def open_frames(
 
     Args:
         source: a video file; a folder of images (png, jpg, jpeg, bmp, webp, tif), read in natural order (2 before 10);
-            or raw frames, 3 bytes RGB per pixel, as a binary stream or `-` for standard input.
+            or raw frames (rgb24) as a binary stream, `-` for standard input.
         raw_size: (height, width) of raw frames, which carry no size of their own.
         limit: stop after this many frames.
 
@@ -199,10 +198,8 @@ def _open_video(path: Path, limit: int | None) -> FrameSource:
     cv2 = _opencv()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is said by the error below
     level = cv2.utils.logging.setLogLevel(0)
-    try:
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         raise MediaError(f"{path} cannot be decoded: expected a video that OpenCV can read; convert it to mp4")
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -217,6 +214,8 @@ def _video_frames(cv2: Any, capture: Any) -> Iterator[Picture]:
 def _image(path: Path) -> Picture:
     try:
         with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise OSError(f"expected 8 bits per channel, got mode {image.mode}")
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken files
         raise MediaError(f"{path} cannot be decoded ({error}): replace it or move it out of the folder") from error
@@ -243,13 +242,9 @@ def _natural(path: Path) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", path.name.lower()))]
 
 
-def _size(picture: Picture) -> str:
-    return f"{picture.shape[0]}x{picture.shape[1]}"
-
-
 def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MediaError('OpenCV reads videos and resizes, and is not installed: pip install "skipfx[video]"') from error
+        raise MediaError('OpenCV reads videos and resizes; it is not installed: pip install "skipfx[video]"') from error
     return cv2

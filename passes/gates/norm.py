@@ -94,5 +94,5 @@ def _keep_reference(
 def _output_factor(gm: fx.GraphModule, conv: fx.Node, p: int) -> float:
     weight = g.parameter(gm, g.arguments(conv)["weight"])
     assert weight is not None
-    norm = float(weight.double().abs().pow(p).sum().pow(1 / p))
+    norm = float(weight.detach().double().abs().pow(p).sum().pow(1 / p))
     return norm / float(weight.shape[0] ** (1 / p))

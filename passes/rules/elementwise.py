@@ -14,6 +14,7 @@ from skipfx.passes.rules.common import Local, Refuse, rule
 
 aten = torch.ops.aten
 X: Expr = ("input", 0)
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al., 2017
 
 
 def _gelu(x: Expr, approximate: str) -> Expr:
@@ -41,6 +42,13 @@ def _softplus(x: Expr) -> Expr:
     return ("add", ("max", x, const(0)), tail)
 
 
+def _power(x: Expr, exponent: float) -> Expr:
+    powers: dict[float, Expr] = {0.5: ("sqrt", x), 1: x, 2: ("mul", x, x), 3: ("mul", x, ("mul", x, x))}
+    if exponent not in powers:
+        raise Refuse(f"powers other than 0.5, 1, 2 and 3 are not local here, got {exponent}")
+    return powers[exponent]
+
+
 UNARY: dict[Any, Callable[[dict[str, Any]], Expr]] = {
     aten.relu.default: lambda a: ("max", X, const(0)),
     aten.relu6.default: lambda a: e.clamp(X, 0, 6),
@@ -54,11 +62,19 @@ UNARY: dict[Any, Callable[[dict[str, Any]], Expr]] = {
     aten.hardswish.default: lambda a: ("mul", X, _hardsigmoid(X)),
     aten.leaky_relu.default: lambda a: _leaky(X, a["negative_slope"]),
     aten.elu.default: lambda a: _elu(X, a["alpha"], a["scale"], a["input_scale"]),
+    aten.selu.default: lambda a: _elu(X, SELU_ALPHA, SELU_SCALE, 1),
+    aten.celu.default: lambda a: _elu(X, a["alpha"], 1, 1 / a["alpha"]),
+    aten.softplus.default: lambda a: ("div", _softplus(("mul", X, const(a["beta"]))), const(a["beta"])),
+    aten.pow.Tensor_Scalar: lambda a: _power(X, a["exponent"]),
+    aten.square.default: lambda a: ("mul", X, X),
+    aten.reciprocal.default: lambda a: ("div", const(1), X),
+    aten.log.default: lambda a: ("log", X),
     aten.exp.default: lambda a: ("exp", X),
     aten.neg.default: lambda a: ("sub", const(0), X),
     aten.abs.default: lambda a: ("abs", X),
     aten.sqrt.default: lambda a: ("sqrt", X),
     aten.clamp_min.default: lambda a: ("max", X, const(a["min"])),
+    aten.clamp_max.default: lambda a: ("min", X, const(a["max"])),
     aten.clamp.default: lambda a: e.clamp(
         X, -math.inf if a["min"] is None else a["min"], math.inf if a["max"] is None else a["max"]
     ),
@@ -67,6 +83,8 @@ UNARY: dict[Any, Callable[[dict[str, Any]], Expr]] = {
 BINARY = {
     aten.add.Tensor: "add",
     aten.sub.Tensor: "sub",
+    aten.rsub.Scalar: "sub",
+    aten.rsub.Tensor: "sub",
     aten.mul.Tensor: "mul",
     aten.div.Tensor: "div",
     aten.maximum.default: "max",
@@ -85,7 +103,8 @@ def binary(gm: fx.GraphModule, node: fx.Node) -> Local:
     """`a op b`; either may be a map, a per-channel parameter or a number."""
     args = g.arguments(node)
     found = _Operands(gm, node)
-    left, right = (found.leaf(args[name]) for name in ("self", "other"))
+    reverse = node.target in (aten.rsub.Scalar, aten.rsub.Tensor)
+    left, right = (found.leaf(args[name]) for name in (("other", "self") if reverse else ("self", "other")))
     if args.get("alpha", 1) != 1:
         right = ("mul", const(args["alpha"]), right)
     expr = (BINARY[node.target], left, right)  # type: ignore[index]

@@ -17,8 +17,9 @@ MAX_TAPS = 4
 
 @rule(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default, aten.upsample_bilinear2d.vec)
 @rule(aten.upsample_bilinear2d.default, aten.upsample_bicubic2d.vec, aten.upsample_bicubic2d.default)
+@rule(aten._upsample_nearest_exact2d.vec, aten._upsample_bilinear2d_aa.vec, aten._upsample_bicubic2d_aa.vec)
 def upsample(gm: fx.GraphModule, node: fx.Node) -> Local:
-    """Nearest, bilinear and bicubic resizing by factor or size."""
+    """Nearest, bilinear and bicubic resizing by factor or size, antialiased or not."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     before, after = g.value(source).shape[2:], g.value(node).shape[2:]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skipfx.errors import CompileError
-from skipfx.runtime.assemble import EpilogueSpec
+from skipfx.files import write_whole
 from skipfx.runtime.backends.levels import ARM, X86, host_levels
+from skipfx.runtime.image import EpilogueSpec
 from skipfx.runtime.kernels.table import Core
 
 
@@ -17,7 +18,8 @@ def compile_cpu(target: str, cores: Sequence[Core], epilogues: Sequence[Epilogue
 
     Args:
         target: "cpu" for this machine, or "cpu:LEVEL".
-        cores, epilogues: what the module must hold.
+        cores: what the module must hold of cores,
+        epilogues: and of epilogues.
 
     Raises:
         CompileError: the level is unknown.
@@ -30,9 +32,7 @@ def compile_cpu(target: str, cores: Sequence[Core], epilogues: Sequence[Epilogue
         return cached.read_bytes(), level
     code = _compile(level, cores, epilogues)
     cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as file:
-        file.write(code)
-    os.replace(file.name, cached)
+    write_whole(cached, code, overwrite=True)
     return code, level
 
 

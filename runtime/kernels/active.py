@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import SHIFT, TASKS, TILE, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.table import SHIFT, TILE, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
@@ -30,7 +30,9 @@ def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, foun
         stride_w = T.Bind(mem.c[source + S.STRIDE_W])
         step_w = T.Bind(mem.c[source + S.DILATION_W])
         taps = T.Bind(mem.c[source + S.KIND])
-        span = T.Bind(T.Select(taps == 1, mem.c[source + S.WIDTH], (width - 1) * stride_w + (kernel_w - 1) * step_w + 1))
+        span = T.Bind(
+            T.Select(taps == 1, mem.c[source + S.WIDTH], (width - 1) * stride_w + (kernel_w - 1) * step_w + 1)
+        )
         for k in range(mem.c[source + S.KERNEL_H]):
             above = T.alloc_buffer((1,), "int64")
             if taps == 1:
@@ -67,7 +69,7 @@ def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, foun
         end = T.alloc_buffer((1,), "int64")
         end[0] = found[0]
         for x in range(width):
-            mem.l[start + end[0]] = (y << SHIFT) | x
+            mem.q[start + end[0]] = (y << SHIFT) | x
             end[0] = end[0] + T.Cast("int64", mem.s[marks + x])
         found[0] = end[0]
 
@@ -95,12 +97,12 @@ def active(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) ->
     if state[1] > 0:
         for i in range(high - low):
             for x in range(width):
-                mem.l[start + i * width + x] = ((low + i) << SHIFT) | x
+                mem.q[start + i * width + x] = ((low + i) << SHIFT) | x
         found[0] = (high - low) * width
     elif state[0] > 0:
         for i in range(high - low):
             list_row(mem, task, row, low + i, start, width, found)
     if found[0] > 0:
         for p in range(T.int64(TILE)):
-            mem.l[start + found[0] + p] = mem.l[start + found[0] - 1]
+            mem.q[start + found[0] + p] = mem.q[start + found[0] - 1]
     mem.n[mem.c[row + K.LIST_COUNT] + task] = found[0]

@@ -44,7 +44,7 @@ def conv(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> N
                 base = T.alloc_buffer((TILE,), "int64")
                 sums = T.alloc_buffer((TILE, LANES), "float32")
                 for p in T.unroll(TILE):
-                    base[p] = source + offset(mem, row, mem.l[first + tile * TILE + p])
+                    base[p] = source + offset(mem, row, mem.q[first + tile * TILE + p])
                     for v in T.vectorized(LANES):
                         sums[p, v] = mem.w[bias + v]
                 for kh in range(kernel_h):
@@ -73,7 +73,7 @@ def depthwise(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any)
             base = T.alloc_buffer((TILE,), "int64")
             sums = T.alloc_buffer((TILE, LANES), "float32")
             for p in T.unroll(TILE):
-                base[p] = mem.c[row + K.IN] + block * LANES + offset(mem, row, mem.l[first + tile * TILE + p])
+                base[p] = mem.c[row + K.IN] + block * LANES + offset(mem, row, mem.q[first + tile * TILE + p])
                 for v in T.vectorized(LANES):
                     sums[p, v] = mem.w[mem.c[row + K.BIAS] + block * LANES + v]
             for kh in range(kernel_h):

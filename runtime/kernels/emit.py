@@ -39,7 +39,7 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> N
             found = T.alloc_buffer((1,), "int64")
             found[0] = T.int64(0)
             for x in range(width):
-                mem.l[columns + found[0]] = x
+                mem.q[columns + found[0]] = x
                 found[0] = found[0] + T.Select(T.Or(full > 0, (mem.m[line + x] & slot) > 0), T.int64(1), T.int64(0))
                 mem.m[line + x] = mem.m[line + x] & ~slot
             mem.m[flag] = mem.m[flag] & ~slot
@@ -50,11 +50,11 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> N
             out = T.Bind(mem.c[row + K.ARRAY] + y * width)
             for block in range(channels // LANES):
                 for k in range(found[0]):
-                    x = T.Bind(mem.l[columns + k])
+                    x = T.Bind(mem.q[columns + k])
                     for v in T.unroll(LANES):
                         mem.o[out + (block * LANES + v) * plane + x] = mem.a[pixels + x * pixel + block * LANES + v]
             tail = T.Bind(channels // LANES * LANES)
             for rest in range(channels - tail):
                 for k in range(found[0]):
-                    x = T.Bind(mem.l[columns + k])
+                    x = T.Bind(mem.q[columns + k])
                     mem.o[out + (tail + rest) * plane + x] = mem.a[pixels + x * pixel + tail + rest]

@@ -1,8 +1,8 @@
 """The end of a step, at each position: pointwise arithmetic, the hold test, the write and the changed bit.
 
-    y'  = expr(core value, operands, parameters)            over blocks of LANES channels, into scratch
-    N   = norm over the channels of y' - held
-    N > tau or refresh:  held = y', the position is changed
+y'  = expr(core value, operands, parameters)            over blocks of LANES channels, into scratch
+N   = norm over the channels of y' - held
+N > tau or refresh:  held = y', the position is changed
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def epilogue(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Callabl
         changed = T.alloc_buffer((1,), "int64")
         changed[0] = T.int64(0)
         for i in range(count):
-            position = T.Bind(mem.l[first + i])
+            position = T.Bind(mem.q[first + i])
             y = T.Bind(position >> SHIFT)
             x = T.Bind(position & MASK)
             out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
@@ -84,7 +84,9 @@ def epilogue(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Callabl
                 for v in T.vectorized(LANES):
                     new[v] = value(mem, row, scratch, y, x, block * LANES, v)
                 for v in T.vectorized(LANES):
-                    delta[v] = T.Select(block * LANES + v < channels, new[v] - mem.a[out + block * LANES + v], T.float32(0))
+                    delta[v] = T.Select(
+                        block * LANES + v < channels, new[v] - mem.a[out + block * LANES + v], T.float32(0)
+                    )
                 for v in T.vectorized(LANES):
                     mem.a[scratch + block * LANES + v] = new[v]
                     squares[v] = squares[v] + delta[v] * delta[v]

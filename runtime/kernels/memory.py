@@ -1,3 +1,4 @@
+# mypy: disable-error-code="valid-type, no-untyped-def"
 """How a kernel sees the memory of a stream, and how a kernel's body becomes a TVM function of its own."""
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ class Memory(NamedTuple):
     a: Buffer
     m: Buffer
     s: Buffer
-    l: Buffer
+    q: Buffer
     n: Buffer
     w: Buffer
     c: Buffer
@@ -43,7 +44,7 @@ def kernel(body: Callable[..., None]) -> PrimFunc:
     @T.prim_func(s_tir=True, private=True)
     def function(
         task: T.int64, tasks: T.int64, row: T.int64, first: T.int64, count: T.int64,
-        ap: T.handle("float32"), mp: T.handle("uint8"), sp: T.handle("uint8"), lp: T.handle("int64"),
+        ap: T.handle("float32"), mp: T.handle("uint8"), sp: T.handle("uint8"), qp: T.handle("int64"),
         np: T.handle("int64"), wp: T.handle("float32"), cp: T.handle("int64"), fp: T.handle("float32"),
         op: T.handle("float32"),
     ):
@@ -51,13 +52,13 @@ def kernel(body: Callable[..., None]) -> PrimFunc:
         a = declare(ap, "float32")
         m = declare(mp, "uint8")
         s = declare(sp, "uint8")
-        l = declare(lp, "int64")
+        q = declare(qp, "int64")
         n = declare(np, "int64")
         w = declare(wp, "float32")
         c = declare(cp, "int64")
         f = declare(fp, "float32")
         o = declare(op, "float32")
-        body(Memory(a, m, s, l, n, w, c, f, o), task, tasks, row, first, count)
+        body(Memory(a, m, s, q, n, w, c, f, o), task, tasks, row, first, count)
     # fmt: on
 
     return function

@@ -24,8 +24,8 @@ def pool(maximum: bool) -> Callable[..., None]:
         height = T.Bind(mem.c[row + K.IN_HEIGHT])
         width = T.Bind(mem.c[row + K.IN_WIDTH])
         for i in range(count):
-            top = T.Bind((mem.l[first + i] >> SHIFT) * mem.c[row + K.STRIDE_H] - mem.c[row + K.PAD_H])
-            left = T.Bind((mem.l[first + i] & MASK) * mem.c[row + K.STRIDE_W] - mem.c[row + K.PAD_W])
+            top = T.Bind((mem.q[first + i] >> SHIFT) * mem.c[row + K.STRIDE_H] - mem.c[row + K.PAD_H])
+            left = T.Bind((mem.q[first + i] & MASK) * mem.c[row + K.STRIDE_W] - mem.c[row + K.PAD_W])
             for block in range(mem.c[row + K.BLOCKS]):
                 total = T.alloc_buffer((LANES,), "float32")
                 inside = T.alloc_buffer((1,), "int64")

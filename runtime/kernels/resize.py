@@ -17,8 +17,8 @@ def resize(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) ->
     taps_h = T.Bind(mem.c[row + K.TAPS_H])
     taps_w = T.Bind(mem.c[row + K.TAPS_W])
     for i in range(count):
-        row_taps = T.Bind((mem.l[first + i] >> SHIFT) * taps_h)
-        column_taps = T.Bind((mem.l[first + i] & MASK) * taps_w)
+        row_taps = T.Bind((mem.q[first + i] >> SHIFT) * taps_h)
+        column_taps = T.Bind((mem.q[first + i] & MASK) * taps_w)
         for block in range(mem.c[row + K.BLOCKS]):
             total = T.alloc_buffer((LANES,), "float32")
             for v in T.vectorized(LANES):
@@ -28,7 +28,9 @@ def resize(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) ->
                 for k in range(taps_w):
                     x = T.Bind(mem.c[mem.c[row + K.TABLE_W] + column_taps + k])
                     at = T.Bind(y * mem.c[row + K.IN_ROW] + x * mem.c[row + K.IN_PIXEL] + block * LANES)
-                    weight = T.Bind(mem.w[mem.c[row + K.WEIGHT] + row_taps + j] * mem.w[mem.c[row + K.BIAS] + column_taps + k])
+                    weight = T.Bind(
+                        mem.w[mem.c[row + K.WEIGHT] + row_taps + j] * mem.w[mem.c[row + K.BIAS] + column_taps + k]
+                    )
                     for v in T.vectorized(LANES):
                         total[v] = total[v] + weight * mem.a[mem.c[row + K.IN] + at + v]
             for v in T.vectorized(LANES):

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="valid-type, no-untyped-def"
 """The one function of a compiled module: walks the rows of a segment, all threads in step.
 
 The threads are started once per call; between rows they meet at a barrier. A row that has nothing to do costs a few
@@ -52,7 +53,9 @@ def step_module(cores: Sequence[Core], epilogues: Sequence[tuple[Any, bool, tupl
         functions[variable] = kernel(body)
         return variable
 
-    used = {core: define(core.name.lower(), CORES[core]) for core in cores if core is not Core.NONE}
+    used: dict[Core, GlobalVar] = {
+        core: define(core.name.lower(), CORES[core]) for core in cores if core is not Core.NONE
+    }
     ends = {number: define(f"epilogue_{number}", epilogue(*spec)) for number, spec in enumerate(epilogues)}
     steps = {op: define(op.name.lower(), body) for op, body in STEPS.items()}
     steps[Op.COMPUTE] = define("compute", _compute(used, ends))
@@ -98,7 +101,9 @@ def _compute(cores: dict[Core, GlobalVar], ends: dict[int, GlobalVar]) -> Body:
                 end = T.Bind(T.min(high - tiles[1], mine))
                 tiles[1] = tiles[1] + mine
                 start = T.Bind(
-                    mem.c[row + K.LIST] + (mem.c[row + K.HEIGHT] * segment // tasks) * mem.c[row + K.WIDTH] + segment * TILE
+                    mem.c[row + K.LIST]
+                    + (mem.c[row + K.HEIGHT] * segment // tasks) * mem.c[row + K.WIDTH]
+                    + segment * TILE
                 )
                 if end > begin:
                     for part in range((end - begin + chunk - 1) // chunk):
@@ -121,15 +126,15 @@ def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
     # fmt: off
     @T.prim_func(s_tir=True)
     def step(
-        ah: T.handle, mh: T.handle, sh: T.handle, lh: T.handle, nh: T.handle, wh: T.handle, ch: T.handle, fh: T.handle,
+        ah: T.handle, mh: T.handle, sh: T.handle, qh: T.handle, nh: T.handle, wh: T.handle, ch: T.handle, fh: T.handle,
         oh: T.handle, begin: T.int64, rows: T.int64, tasks: T.int64,
     ):
         T.func_attr({"tir.noalias": True, "global_symbol": "step"})
-        an, mn, sn, ln, nn, wn, cn, fn, on = T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64()  # noqa: E501
+        an, mn, sn, qn, nn, wn, cn, fn, on = T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64()  # noqa: E501
         a = T.match_buffer(ah, (an,), "float32")
         m = T.match_buffer(mh, (mn,), "uint8")
         s = T.match_buffer(sh, (sn,), "uint8")
-        l = T.match_buffer(lh, (ln,), "int64")
+        q = T.match_buffer(qh, (qn,), "int64")
         n = T.match_buffer(nh, (nn,), "int64")
         w = T.match_buffer(wh, (wn,), "float32")
         c = T.match_buffer(ch, (cn,), "int64")
@@ -137,13 +142,13 @@ def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
         o = T.match_buffer(oh, (on,), "float32")
         if tasks == 1:
             for i in range(rows):
-                walk(Memory(a, m, s, l, n, w, c, f, o), T.int64(0), tasks, begin + i * K.NUMBERS)
+                walk(Memory(a, m, s, q, n, w, c, f, o), T.int64(0), tasks, begin + i * K.NUMBERS)
         else:
             with T.attr(0, "pragma_parallel_launch_point", 1):
                 for i in range(rows):
                     with T.attr(0, "pragma_parallel_barrier_when_finish", 1):
                         for task in T.parallel(tasks):
-                            walk(Memory(a, m, s, l, n, w, c, f, o), task, tasks, begin + i * K.NUMBERS)
+                            walk(Memory(a, m, s, q, n, w, c, f, o), task, tasks, begin + i * K.NUMBERS)
     # fmt: on
 
     return step

@@ -9,7 +9,7 @@ Memory, one flat buffer per type (sizes in elements; offsets into them stand in 
     a  float32  feature maps, held frames, scratch        (one per stream)
     m  uint8    change maps, row flags, dirty maps        (one per stream)
     s  uint8    scratch lines, one per task               (one per stream)
-    l  int64    active lists                              (one per stream)
+    q  int64    active lists                              (one per stream)
     n  int64    counts                                    (one per stream)
     w  float32  packed weights and numbers                (shared)
     c  int64    rows, sources, index tables               (shared)

@@ -56,7 +56,7 @@ class DenseEngine:
     name: str
     version: str
     threads: int
-    run: Callable[[Sequence[Array]], list[Array]]
+    run: Run
 
     def __call__(self, *frames: Array) -> list[Array]:
         """Computes the network.
@@ -89,7 +89,8 @@ def dense_engine(name: str, program: ExportedProgram, threads: int) -> DenseEngi
     if threads < 1:
         raise UsageError(f"threads must be 1 or more, got {threads}")
     try:
-        version, run = ENGINES[name](program, threads)
+        with warnings.catch_warnings(action="ignore"):
+            version, run = ENGINES[name](program, threads)
     except EngineUnavailable:
         raise
     except Exception as error:  # whatever an engine raises, the others can still be compared
@@ -190,8 +191,7 @@ def _library(name: str) -> Any:
 
 def _onnx(program: ExportedProgram, folder: Path) -> Path:
     path = folder / "network.onnx"
-    with warnings.catch_warnings(action="ignore"):
-        exported = torch.onnx.export(program, (), dynamo=True, opset_version=ONNX_OPSET, verbose=False)
+    exported = torch.onnx.export(program, (), dynamo=True, opset_version=ONNX_OPSET, verbose=False)
     if exported is None:
         raise EngineUnavailable("torch.onnx gave no program")
     exported.save(path)

@@ -10,8 +10,10 @@ While others are timed a worker waits in a read and uses no core at all. It read
 nothing.
 """
 
+import logging
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Self
@@ -85,6 +87,8 @@ class Worker:
 
 def _serve(pipe: Connection, build: Callable[..., Iterator[Step]], arguments: tuple[Any, ...]) -> None:
     os.dup2(2, 1)  # standard output belongs to the parent, where it may carry JSON
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
     try:
         run = timed(build(*arguments))
         answer: list[float] = []

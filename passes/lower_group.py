@@ -1,0 +1,68 @@
+"""One step of a plan as arithmetic: a core, or none, and the expression that fusion built around it."""
+
+import numpy as np
+from torch import fx
+
+from skipfx import graph as g
+from skipfx.expr import Expr
+from skipfx.passes.rules import Local, local
+from skipfx.passes.rules.common import VIEWS
+from skipfx.plan import Floats
+
+
+class Group:
+    """A materialised value as one core (or none) and an expression over it."""
+
+    def __init__(self, gm: fx.GraphModule) -> None:
+        self.gm = gm
+        self.core: Local | None = None
+        self.core_node: fx.Node | None = None
+        self.operands: list[fx.Node] = []
+        self.channels: list[Floats] = []
+
+    def build(self, node: fx.Node) -> Expr:
+        """The expression of a value, numbered as `skipfx.plan.Compute` says."""
+        expr = self._expr(node)
+        shift = int(self.core is not None)
+        return _renumber(expr, shift)
+
+    def _expr(self, node: fx.Node) -> Expr:
+        found = local(self.gm, node)
+        if found.family != "pointwise":
+            self.core, self.core_node = found, node
+            return ("core",)
+        first = len(self.channels)
+        for parameter in found.channels:
+            tensor = g.parameter(self.gm, parameter)
+            assert tensor is not None
+            self.channels.append(tensor.detach().reshape(-1).numpy().astype(np.float32))
+        inputs = [self._operand(source) for source in found.inputs]
+        return _fill(found.expr, inputs, first)
+
+    def _operand(self, source: fx.Node) -> Expr:
+        record = g.record(source)
+        if record.role == "local" and not record.held and local(self.gm, source).family not in VIEWS:
+            return self._expr(source)
+        if source not in self.operands:
+            self.operands.append(source)
+        return ("operand", self.operands.index(source))
+
+
+def _fill(expr: Expr, inputs: list[Expr], first_channel: int) -> Expr:
+    if expr[0] == "input":
+        return inputs[expr[1]]
+    if expr[0] == "channel":
+        return ("channel", expr[1] + first_channel)
+    if expr[0] == "const":
+        return expr
+    return (expr[0], *(_fill(part, inputs, first_channel) for part in expr[1:]))
+
+
+def _renumber(expr: Expr, shift: int) -> Expr:
+    if expr[0] == "core":
+        return ("input", 0)
+    if expr[0] == "operand":
+        return ("input", expr[1] + shift)
+    if expr[0] in ("channel", "const"):
+        return expr
+    return (expr[0], *(_renumber(part, shift) for part in expr[1:]))

@@ -1,0 +1,85 @@
+"""What assembling makes of a plan: sizes, packed constants, calls; and where positions of a buffer lie."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipfx.plan import Buffer
+from skipfx.runtime.kernels.table import Core
+
+EpilogueSpec = tuple[Any, bool, tuple[bool, ...]]
+
+
+@dataclass(frozen=True)
+class LayerCell:
+    """Where the counts of a layer are found after a frame.
+
+    Attributes:
+        name: of the layer.
+        counts: first cell of its active counts in `n`.
+        macs: per active position.
+        positions: all of them.
+    """
+
+    name: str
+    counts: int
+    macs: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `step`.
+
+    Attributes:
+        begin: first number of its rows in `c`.
+        rows: how many.
+        f_size, o_size: floats of the arrays taken in and given out.
+        changed: cells of `n` that count the changes of the emitted arrays.
+    """
+
+    begin: int
+    rows: int
+    f_size: int
+    o_size: int
+    changed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An assembled plan.
+
+    Attributes:
+        sizes: elements of a, m, s, q, n; of a and s without what the tasks need.
+        per_task: elements of a and s that each task needs on top, at their ends.
+        held_bytes: bytes of the values that are held, without borders and bookkeeping.
+        w, c: the shared constants.
+        cores, epilogues: what the compiled module must hold.
+    """
+
+    sizes: tuple[int, int, int, int, int]
+    per_task: tuple[int, int]
+    held_bytes: int
+    w: NDArray[np.float32]
+    c: NDArray[np.int64]
+    calls: tuple[Call, ...]
+    layers: tuple[LayerCell, ...]
+    cores: tuple[Core, ...]
+    epilogues: tuple[EpilogueSpec, ...]
+
+
+def pitch(buffer: Buffer) -> int:
+    """Positions from one row to the next."""
+    return buffer.width + buffer.border
+
+
+def origin(buffer: Buffer) -> int:
+    """The position of the picture's first pixel."""
+    return buffer.border * pitch(buffer) + buffer.border
+
+
+def positions(buffer: Buffer) -> int:
+    """All positions, border included."""
+    return (buffer.height + 2 * buffer.border) * pitch(buffer) + buffer.border

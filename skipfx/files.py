@@ -1,0 +1,30 @@
+"""Files are written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from skipfx.errors import ArtifactError
+
+
+def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Writes a file by way of a draft beside it, so that a failure leaves what was there.
+
+    Raises:
+        ArtifactError: the file exists and `overwrite` is not set, or its folder cannot be written.
+    """
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder")
+    if path.exists() and not overwrite:
+        raise ArtifactError(f"{path}: exists; pass overwrite=True (--overwrite) to replace it")
+    draft = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            draft = Path(file.name)
+            file.write(data)
+        os.replace(draft, path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
