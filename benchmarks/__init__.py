@@ -1,0 +1,1 @@
+"""Scripts that measure and prepare; the package never imports them."""
