@@ -203,8 +203,9 @@ def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
         )
     if frame.dtype != np.float32:
         raise FrameError(f"expected a float32 frame, got {frame.dtype}: convert it as the model expects")
-    frame = np.ascontiguousarray(frame)
-    return frame if frame.flags.writeable else frame.copy()  # DLPack refuses read-only memory
+    array: Array = frame
+    plain = array.flags.c_contiguous and array.flags.aligned and array.flags.writeable
+    return array if plain else array.copy()  # DLPack refuses read-only memory
 
 
 def _aligned(count: int, dtype: Any) -> Array:

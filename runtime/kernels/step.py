@@ -131,15 +131,15 @@ def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
     ):
         T.func_attr({"tir.noalias": True, "global_symbol": "step"})
         an, mn, sn, qn, nn, wn, cn, fn, on = T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64()  # noqa: E501
-        a = T.match_buffer(ah, (an,), "float32")
-        m = T.match_buffer(mh, (mn,), "uint8")
-        s = T.match_buffer(sh, (sn,), "uint8")
-        q = T.match_buffer(qh, (qn,), "int64")
-        n = T.match_buffer(nh, (nn,), "int64")
-        w = T.match_buffer(wh, (wn,), "float32")
-        c = T.match_buffer(ch, (cn,), "int64")
-        f = T.match_buffer(fh, (fn,), "float32")
-        o = T.match_buffer(oh, (on,), "float32")
+        a = T.match_buffer(ah, (an,), "float32", align=4)
+        m = T.match_buffer(mh, (mn,), "uint8", align=1)
+        s = T.match_buffer(sh, (sn,), "uint8", align=1)
+        q = T.match_buffer(qh, (qn,), "int64", align=8)
+        n = T.match_buffer(nh, (nn,), "int64", align=8)
+        w = T.match_buffer(wh, (wn,), "float32", align=4)
+        c = T.match_buffer(ch, (cn,), "int64", align=8)
+        f = T.match_buffer(fh, (fn,), "float32", align=4)
+        o = T.match_buffer(oh, (on,), "float32", align=4)
         if tasks == 1:
             for i in range(rows):
                 walk(Memory(a, m, s, q, n, w, c, f, o), T.int64(0), tasks, begin + i * K.NUMBERS)

@@ -1,0 +1,116 @@
+"""Where everything of a plan lies in the memory of a stream, and the constants that all streams share."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipfx.plan import Plan, Source, View
+from skipfx.runtime.image import origin, pitch, positions
+from skipfx.runtime.kernels.table import LANES, TASKS, Cell, SourceColumn
+
+S = SourceColumn
+Row = NDArray[np.int64]
+CACHE_LINE = 64
+
+
+@dataclass
+class Pool:
+    """Constants of one type, laid end to end."""
+
+    dtype: type
+    parts: list[NDArray[Any]] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, values: Any, align: int = 1) -> int:
+        """Appends values; returns where they start."""
+        array: NDArray[Any] = np.ascontiguousarray(values, self.dtype).reshape(-1)
+        spare = -self.size % align
+        self.parts += [np.zeros(spare, self.dtype), array]
+        start = self.size + spare
+        self.size = start + array.size
+        return start
+
+    def joined(self) -> NDArray[Any]:
+        """All of them, and room for a vector that is read past the end."""
+        return np.concatenate([*self.parts, np.zeros(LANES, self.dtype)])
+
+
+class Layout:
+    """Hands out the memory of a stream; the letters are those of `skipfx.runtime.kernels.table`."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.w, self.c = Pool(np.float32), Pool(np.int64)
+        self.a_size = self.m_size = self.q_size = 0
+        self.n_size = int(Cell.FIRST_COUNT)
+        self.line = 0
+        self.scratch = 0
+        self.buffer_at = [self.floats(positions(buffer) * buffer.channels) for buffer in plan.buffers]
+        self.map_at = [self.bytes(positions(plan.buffers[index])) for index in plan.maps]
+        self.flags_at = [self.bytes(plan.buffers[index].height) for index in plan.maps]
+        self.count_at = [self.cells() for _ in plan.maps]
+
+    def floats(self, count: int) -> int:
+        """Room in a."""
+        start = self.a_size
+        self.a_size += -(-count // LANES) * LANES
+        return start
+
+    def bytes(self, count: int) -> int:
+        """Room in m."""
+        start = self.m_size
+        self.m_size += -(-count // CACHE_LINE) * CACHE_LINE
+        return start
+
+    def positions(self, count: int) -> int:
+        """Room in q."""
+        start = self.q_size
+        self.q_size += count
+        return start
+
+    def cells(self) -> int:
+        """A count per task, in n."""
+        start = self.n_size
+        self.n_size += TASKS
+        return start
+
+    def need_scratch(self, count: int) -> None:
+        """Makes sure that a task has so many floats of scratch."""
+        self.scratch = max(self.scratch, -(-count // LANES) * LANES + LANES)
+
+    def need_line(self, count: int) -> None:
+        """Makes sure that a scratch line has so many bytes, and room for a vector more."""
+        self.line = max(self.line, count + CACHE_LINE)
+
+    def place(self, view: View, top: int = 0, left: int = 0) -> tuple[int, int, int]:
+        """First float of the picture (or of `top`, `left` outside it), floats per row, floats per position."""
+        buffer = self.plan.buffers[view.buffer]
+        first = origin(buffer) - top * pitch(buffer) - left
+        start = self.buffer_at[view.buffer] + first * buffer.channels + view.channel
+        return start, pitch(buffer) * buffer.channels, buffer.channels
+
+    def change_map(self, index: int) -> tuple[int, int, int, int, int, int]:
+        """First position of a change map, positions per row, height, width, flags per row, counts per task."""
+        buffer = self.plan.buffers[self.plan.maps[index]]
+        start = self.map_at[index] + origin(buffer)
+        return start, pitch(buffer), buffer.height, buffer.width, self.flags_at[index], self.count_at[index]
+
+    def sources(self, found: tuple[Source, ...]) -> tuple[int, int]:
+        """Where the rows of some sources stand in c, one per change map, and how many they are."""
+        rows = [self._source(source, change) for source in found for change in source.maps]
+        return self.c.add(rows), len(rows)
+
+    def _source(self, source: Source, change: int) -> Row:
+        row = np.zeros(int(S.NUMBERS), np.int64)
+        row[S.KIND] = ("window", "taps", "whole").index(source.kind)
+        row[S.MAP : S.COUNT + 1] = self.change_map(change)
+        row[S.KERNEL_H], row[S.KERNEL_W] = source.kernel
+        row[S.STRIDE_H], row[S.STRIDE_W] = source.stride
+        row[S.PAD_H], row[S.PAD_W] = source.padding
+        row[S.DILATION_H], row[S.DILATION_W] = source.dilation
+        if source.kind == "taps":
+            row[S.KERNEL_H], row[S.KERNEL_W] = len(source.rows[0]), len(source.columns[0])
+            row[S.TABLE_H], row[S.TABLE_W] = self.c.add(source.rows), self.c.add(source.columns)
+        return row
