@@ -26,14 +26,13 @@ class FoldConstants(Pass):
                 known[node] = g.parameter(gm, node)
             elif _is_pure(node) and all(source in known for source in node.all_input_nodes):
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: known[arg])
-                with torch.no_grad():
-                    known[node] = node.target(*args, **kwargs)
+                known[node] = node.target(*args, **kwargs)
         modified = False
         for node, tensor in known.items():
             if node.op == "get_attr" or not isinstance(tensor, torch.Tensor) or known.keys() >= node.users.keys():
                 continue
             with gm.graph.inserting_before(node):
-                constant = g.add_parameter(gm, f"{g.record(node).layer}_{node.name}", tensor.detach().clone(), node)
+                constant = g.add_parameter(gm, f"{g.record(node).layer}_{node.name}", tensor.clone(), node)
             node.replace_all_uses_with(constant)
             modified = True
         return modified

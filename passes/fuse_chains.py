@@ -5,7 +5,8 @@ value is written, held and seen by others. Rules, for a producer m with the sing
 
 1. n is pointwise, and m is neither a view nor an output of the model;
 2. m has the shape of n, so that positions and channels correspond;
-3. together they hold at most one core and read at most MAX_OPERANDS other maps.
+3. together they hold at most one core, and stay within what a kernel takes: MAX_OPERANDS other maps, MAX_PARAMETERS
+   per-channel parameters, MAX_OPERATORS of arithmetic (a value that is used twice counts twice).
 """
 
 from dataclasses import dataclass
@@ -13,18 +14,21 @@ from dataclasses import dataclass
 from torch import fx
 
 from skipfx import graph as g
+from skipfx.expr import size
 from skipfx.passes.base import Pass
 from skipfx.passes.rules import Local, local
 from skipfx.passes.rules.common import VIEWS
 from skipfx.spec import Stage
 
-MAX_OPERANDS = 4
+MAX_OPERANDS, MAX_PARAMETERS, MAX_OPERATORS = 4, 4, 64
 
 
 @dataclass
 class _Group:
     cores: int
     operands: set[fx.Node]
+    parameters: int
+    operators: int
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class FuseChains(Pass):
                 continue
             g.record(node).held = True
             core = found.family != "pointwise"
-            groups[node] = _Group(int(core), set() if core else set(found.inputs))
+            operators = 0 if core else size(found.expr, [0] * len(found.inputs))
+            operands = set() if core else set(found.inputs)
+            groups[node] = _Group(int(core), operands, len(found.channels), operators)
             if not core:
                 _absorb(node, found, groups, outputs)
         return True
@@ -54,17 +60,28 @@ class FuseChains(Pass):
 
 def _absorb(node: fx.Node, found: Local, groups: dict[fx.Node, _Group], outputs: set[fx.Node]) -> None:
     """Takes the producers of a pointwise node into its group, the latest first."""
-    mine = groups[node]
-    for source in reversed(found.inputs):
+    mine, weights = groups[node], [0] * len(found.inputs)
+    for index, source in reversed(list(enumerate(found.inputs))):
         theirs = groups.get(source)
         if theirs is None or len(source.users) != 1 or source in outputs:
             continue
-        operands = (mine.operands - {source}) | theirs.operands
-        if (
-            g.value(source).shape != g.value(node).shape
-            or mine.cores + theirs.cores > 1
-            or len(operands) > MAX_OPERANDS
-        ):
-            continue
-        mine.cores, mine.operands = mine.cores + theirs.cores, operands
-        g.record(source).held = False
+        tried = [*weights[:index], theirs.operators, *weights[index + 1 :]]
+        both = _Group(
+            mine.cores + theirs.cores,
+            (mine.operands - {source}) | theirs.operands,
+            mine.parameters + theirs.parameters,
+            size(found.expr, tried),
+        )
+        if g.value(source).shape == g.value(node).shape and _fits(both):
+            mine = groups[node] = both
+            weights = tried
+            g.record(source).held = False
+
+
+def _fits(group: _Group) -> bool:
+    return (
+        group.cores <= 1
+        and len(group.operands) <= MAX_OPERANDS
+        and group.parameters <= MAX_PARAMETERS
+        and group.operators <= MAX_OPERATORS
+    )

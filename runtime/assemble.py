@@ -135,7 +135,7 @@ class Assembler:
         self._core(row, step)
         self._epilogue(row, step)
         if step.macs:
-            self.layers.append(LayerCell(step.name, counts, step.macs, step.size[0] * step.size[1]))
+            self.layers.append(LayerCell(step.name, list_at, counts, step.macs, *step.size))
 
     def _core(self, row: Row, step: Compute) -> None:
         row[K.CORE] = core = Core[step.core.upper()]

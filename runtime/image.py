@@ -14,19 +14,26 @@ EpilogueSpec = tuple[Any, bool, tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class LayerCell:
-    """Where the counts of a layer are found after a frame.
+    """Where a frame leaves what it computed of a layer.
 
     Attributes:
         name: of the layer.
-        counts: first cell of its active counts in `n`.
+        list, counts: first cells of its active list in `q`, and of the counts in `n`.
         macs: per active position.
-        positions: all of them.
+        height, width: of its output.
     """
 
     name: str
+    list: int
     counts: int
     macs: int
-    positions: int
+    height: int
+    width: int
+
+    @property
+    def positions(self) -> int:
+        """All positions of the output."""
+        return self.height * self.width
 
 
 @dataclass(frozen=True)

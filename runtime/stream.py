@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipfx.errors import FrameError, OptionError, UsageError
-from skipfx.runtime.kernels.table import LANES, TASKS, Cell
+from skipfx.runtime.kernels.table import LANES, SHIFT, TASKS, TILE, Cell
 from skipfx.runtime.native import tensor, use_threads
 from skipfx.runtime.outputs import OutputSlots
 from skipfx.runtime.structure import rebuild
@@ -111,6 +111,17 @@ class Stream:
             macs += active * layer.macs
             layers[layer.name] = active / layer.positions
         return Stats(macs, self.engine.total_macs, bool(self._n[Cell.REFRESH]), layers)
+
+    def active(self) -> dict[str, NDArray[np.bool_]]:
+        """The positions of each layer that the last frame computed, bool [H, W]."""
+        maps, threads = {}, self.engine.threads
+        for layer in self.engine.program.layers:
+            computed = maps[layer.name] = np.zeros((layer.height, layer.width), np.bool_)
+            for task in range(threads):
+                start = layer.list + layer.height * task // threads * layer.width + task * TILE
+                found = self._q[start : start + self._n[layer.counts + task]]
+                computed[found >> SHIFT, found & ((1 << SHIFT) - 1)] = True
+        return maps
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of the state."""

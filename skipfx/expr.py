@@ -8,7 +8,7 @@ An expression is a nested tuple, so it compares, hashes and goes through JSON:
     (op, *operands)   an operator of `OPERATORS`
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Expr = tuple[Any, ...]
@@ -56,6 +56,13 @@ def substitute(expr: Expr, leaf: Callable[[Expr], Expr]) -> Expr:
     if expr[0] in OPERATORS:
         return (expr[0], *(substitute(operand, leaf) for operand in expr[1:]))
     return leaf(expr)
+
+
+def size(expr: Expr, inputs: Sequence[int]) -> int:
+    """How many operators the expression has, when input i stands for one with `inputs[i]` of them."""
+    if expr[0] in OPERATORS:
+        return 1 + sum(size(operand, inputs) for operand in expr[1:])
+    return inputs[expr[1]] if expr[0] == "input" else 0
 
 
 def leaves(expr: Expr, kind: str) -> set[int]:

@@ -136,7 +136,7 @@ class _Operands:
         if tensor is None:
             return self._map(arg)
         if tensor.numel() == 1:
-            return const(float(tensor))
+            return const(float(tensor.detach()))
         prelu_slope = self.node.target is aten.prelu.default and tensor.dim() == 1
         if not prelu_slope and (tensor.dim() < 3 or tensor.numel() != tensor.shape[-3]):
             raise Refuse("arithmetic with a constant that varies over the picture")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm.script import tirx as T
+from tvm.tirx import Let, Var
 
 from skipfx.expr import OPERATORS, Expr
 
@@ -22,11 +23,25 @@ def f32(value: float) -> Any:
     return T.float32(value)
 
 
+def let(value: Any, body: Callable[[Any], Any]) -> Any:
+    """`body` of a value that is computed once, however often it occurs."""
+    name = Var("t", "float32")
+    return Let(name, value, body(name))
+
+
 def exp(x: Any) -> Any:
     """e^x, clamped to the finite range."""
-    x = T.max(T.min(x, f32(88.37)), f32(-87.33))
-    whole = T.floor(x * f32(LOG2E) + f32(0.5))
-    r = x - whole * f32(LN2_HIGH) - whole * f32(LN2_LOW)
+    return let(
+        T.max(T.min(x, f32(88.37)), f32(-87.33)),
+        lambda x: let(
+            T.floor(x * f32(LOG2E) + f32(0.5)),
+            lambda whole: let(x - whole * f32(LN2_HIGH) - whole * f32(LN2_LOW), lambda r: _scaled(r, whole)),
+        ),
+    )
+
+
+def _scaled(r: Any, whole: Any) -> Any:
+    """e^r 2^whole, for |r| <= ln(2) / 2."""
     poly = f32(EXP[0])
     for coefficient in EXP[1:]:
         poly = poly * r + f32(coefficient)
@@ -36,13 +51,21 @@ def exp(x: Any) -> Any:
 
 def erf(x: Any) -> Any:
     """The error function."""
-    size = T.abs(x)
-    t = f32(1) / (f32(1) + f32(0.3275911) * size)
+    return let(
+        x,
+        lambda x: let(
+            f32(1) / (f32(1) + f32(0.3275911) * T.abs(x)),
+            lambda t: let(_tail(t, x), lambda tail: T.Select(x < f32(0), tail - f32(1), f32(1) - tail)),
+        ),
+    )
+
+
+def _tail(t: Any, x: Any) -> Any:
+    """1 - erf(|x|), with t = 1 / (1 + p |x|)."""
     poly = f32(ERF[0])
     for coefficient in ERF[1:]:
         poly = poly * t + f32(coefficient)
-    value = f32(1) - poly * t * exp(f32(0) - size * size)
-    return T.Select(x < f32(0), f32(0) - value, value)
+    return poly * t * exp(f32(0) - x * x)
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
