@@ -1,4 +1,4 @@
-"""Removes operators that do nothing in inference: dropout, copies, casts to the same type, no-op shapes, assertions."""
+"""Removes operators that do nothing in inference: dropout, copies, casts to the same type, no-op shapes."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,6 @@ MAYBE_IDENTITY = {
     aten.slice.Tensor,
 }
 PADS = {aten.constant_pad_nd.default, aten.pad.default}
-ASSERTIONS = {aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg}
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,7 @@ class RemoveIdentity(Pass):
         """See `Pass.apply`."""
         modified = False
         for node in list(gm.graph.nodes):
-            if node.target in ASSERTIONS:
-                gm.graph.erase_node(node)
-                modified = True
-            elif _is_identity(node):
+            if _is_identity(node):
                 node.replace_all_uses_with(node.args[0])
                 gm.graph.erase_node(node)
                 modified = True

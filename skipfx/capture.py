@@ -16,6 +16,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 from skipfx import graph as g
 from skipfx.errors import ArtifactError, CaptureError, FrameError
 
+ASSERTIONS = {
+    torch.ops.aten._assert_tensor_metadata.default,
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten._assert_async.msg,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+}
 Model = nn.Module | ExportedProgram | str | Path
 
 
@@ -49,7 +55,7 @@ def example_frames(program: ExportedProgram, frames: Sequence[Tensor] | None) ->
     """The given example inputs, or those saved with the program, checked.
 
     Raises:
-        FrameError: there are none, or one is not a float picture [1, C, H, W] of the program's shape.
+        FrameError: there are none, or one is not a float32 picture [1, C, H, W] of the program's shape.
     """
     if frames is None:
         if program.example_inputs is None:
@@ -60,15 +66,16 @@ def example_frames(program: ExportedProgram, frames: Sequence[Tensor] | None) ->
     if len(frames) != len(expected):
         raise FrameError(f"the model takes {len(expected)} inputs, got {len(frames)} example inputs")
     for index, (frame, want) in enumerate(zip(frames, expected, strict=True)):
-        if not isinstance(frame, Tensor) or frame.dim() != 4 or not frame.is_floating_point():
-            raise FrameError(f"input {index} is no frame: expected a float tensor [1, C, H, W], got {_describe(frame)}")
+        if not isinstance(frame, Tensor) or frame.dim() != 4 or frame.dtype != torch.float32:
+            wanted = "expected a float32 tensor [1, C, H, W]"
+            raise FrameError(f"input {index} is no frame: {wanted}, got {_describe(frame)}")
         if frame.shape[0] != 1:
             raise FrameError(f"input {index}: transform with a batch of one frame, got a batch of {frame.shape[0]}")
         if any(isinstance(size, int) and size != frame.shape[axis] for axis, size in enumerate(want.shape)):
             raise FrameError(f"input {index}: the program was saved for {list(want.shape)}, got {list(frame.shape)}")
         if not torch.isfinite(frame).all():
             raise FrameError(f"input {index}: the example holds NaN or infinity")
-    return tuple(frame.detach().float() for frame in frames)
+    return tuple(frame.detach() for frame in frames)
 
 
 def stream_graph(program: ExportedProgram) -> fx.GraphModule:
@@ -80,15 +87,16 @@ def stream_graph(program: ExportedProgram) -> fx.GraphModule:
     with _quiet():
         functional = program.run_decompositions({})
     _refuse_state(functional)
-    _refuse_calls(functional)
     with _quiet():
         unlifted = functional.module(check_guards=False)
     gm = fx.GraphModule(unlifted, unlifted.graph)  # without the hooks that check the exported signature
     graph = gm.graph
     graph.set_codegen(fx.graph.CodeGen())
+    _drop_assertions(graph)
+    _refuse_calls(graph)
     leaves = list(graph.output_node().args[0])  # type: ignore[arg-type]
-    if not all(isinstance(leaf, fx.Node) for leaf in leaves):
-        raise CaptureError("the model returns constants beside tensors: return tensors only")
+    if not all(isinstance(leaf, fx.Node) and isinstance(leaf.meta["val"], Tensor) for leaf in leaves):
+        raise CaptureError("the model returns numbers or constants beside tensors: return tensors only")
     for node in graph.nodes:
         _start_record(node)
     with graph.inserting_before(next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))):
@@ -130,7 +138,8 @@ def load_model(
             "path), or, if it is a pickled module that you trust, pass --trust-pickle (trust_pickle=True)."
         )
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=False)
+        with _quiet():
+            loaded = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         raise ArtifactError(f"{path}: cannot be unpickled: {_first_line(error)}") from error
     if isinstance(loaded, torch.jit.ScriptModule):
@@ -178,8 +187,16 @@ def _refuse_state(program: ExportedProgram) -> None:
         )
 
 
-def _refuse_calls(program: ExportedProgram) -> None:
-    for node in program.graph.nodes:
+def _drop_assertions(graph: fx.Graph) -> None:
+    """Removes the checks that `torch.export` leaves behind, and the arithmetic on sizes that only they read."""
+    for node in list(graph.nodes):
+        if node.target in ASSERTIONS:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def _refuse_calls(graph: fx.Graph) -> None:
+    for node in graph.nodes:
         if node.op == "call_function" and not isinstance(node.target, OpOverload) and node.target is not getitem:
             raise CaptureError(
                 f"the model calls {node.target}, which is no operator on tensors: control flow and arithmetic on sizes "

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from skipfx.errors import InternalError
 
@@ -129,11 +129,17 @@ def parameter(gm: fx.GraphModule, node: Any) -> Tensor | None:
 
 
 def add_parameter(gm: fx.GraphModule, name: str, tensor: Tensor, like: fx.Node) -> fx.Node:
-    """Registers a constant tensor under a fresh name and inserts a node that reads it."""
+    """Registers a tensor under a fresh name and inserts a node that reads it.
+
+    What was computed from trainable parameters becomes a trainable parameter of its own, everything else a buffer.
+    """
     name = name.replace(".", "_")
     while hasattr(gm, name):
         name += "_"
-    gm.register_buffer(name, tensor)
+    if tensor.requires_grad:
+        gm.register_parameter(name, nn.Parameter(tensor.detach()))
+    else:
+        gm.register_buffer(name, tensor)
     node = gm.graph.get_attr(name)
     fake = value(like)
     node.meta["val"] = fake.new_empty(tensor.shape, dtype=tensor.dtype)

@@ -6,7 +6,7 @@ what was saved.
 """
 
 import hashlib
-import os
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from skipfx import graph as g
 from skipfx.capture import load_model, stream_graph
 from skipfx.errors import ArtifactError
+from skipfx.files import write_whole
 from skipfx.media import Preprocess
 from skipfx.options import TransformOptions, describe
 from skipfx.passes import pipeline
@@ -92,19 +93,9 @@ def write(path: Path, program: ExportedProgram, saved: Saved, *, overwrite: bool
     Raises:
         ArtifactError: the file exists and `overwrite` is not set, or the folder cannot be written.
     """
-    if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder")
-    if path.exists() and not overwrite:
-        raise ArtifactError(f"{path}: exists; pass overwrite=True (--overwrite) to replace it")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.pt2")
-    try:
-        with open(draft, "xb") as file:
-            torch.export.save(program, file, extra_files={RECIPE_FILE: saved.model_dump_json()})
-        os.replace(draft, path)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    data = BytesIO()
+    torch.export.save(program, data, extra_files={RECIPE_FILE: saved.model_dump_json()})
+    write_whole(path, data.getvalue(), overwrite=overwrite)
 
 
 def read(path: Path) -> tuple[ExportedProgram, Saved]:

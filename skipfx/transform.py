@@ -17,6 +17,7 @@ from skipfx.recipe import Recipe, classify
 from skipfx.report import Report
 
 INPUT_SHARE = 0.05
+NAMED_LAYERS = 10
 _HOLD = Hold()
 
 
@@ -146,6 +147,6 @@ def _check_patterns(gm: fx.GraphModule, options: TransformOptions) -> None:
     for option, patterns in (("exclude", options.exclude), ("thresholds", options.thresholds)):
         for pattern in patterns:
             if not any(g.matches(layer, pattern) for layer in layers):
-                raise OptionError(
-                    f"{option}: {pattern!r} matches no module; there are {', '.join(filter(None, layers))}"
-                )
+                known = [layer for layer in layers if layer]
+                some = ", ".join(known[:NAMED_LAYERS]) + (", ..." if len(known) > NAMED_LAYERS else "")
+                raise OptionError(f"{option}: {pattern!r} matches no module; there are {some}")

@@ -137,12 +137,11 @@ def verify(thing: SkipModel | Engine, clip: Iterable[Any], dense: Sequence[Any] 
     """
     if hasattr(thing, "graph_module"):
         return verify_model(cast("SkipModel", thing), clip)
-    engine = cast("Engine", thing)
     frames = [tuple(map(np.asarray, item if isinstance(item, tuple | list) else (item,))) for item in clip]
     if dense is None:
-        fresh = engine.stream(refresh_every=1)
+        fresh = thing.stream(refresh_every=1)
         dense = [fresh(*item) for item in frames]
-    stream = engine.stream()
+    stream = thing.stream()
 
     def step(item: Frames, refresh: bool) -> list[Array]:
         if refresh:

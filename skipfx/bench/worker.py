@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -55,14 +56,15 @@ class Worker:
         Raises:
             WorkerError: a step failed, or the process ended.
         """
-        self._pipe.send(frames)
+        with suppress(ConnectionError):  # of a process that has ended; the answer tells
+            self._pipe.send(frames)
         return self._answer()
 
     def close(self) -> None:
         """Ends the process."""
-        self._pipe.close()
         self._process.terminate()
         self._process.join()
+        self._pipe.close()
 
     def __enter__(self) -> Self:
         """The worker itself."""
@@ -95,9 +97,9 @@ def _serve(pipe: Connection, build: Callable[..., Iterator[Step]], arguments: tu
         while True:
             pipe.send(answer)
             answer = run(pipe.recv())
+    except (EOFError, KeyboardInterrupt):
+        pass  # the parent is gone
     except SkipfxError as error:
         pipe.send(error)
     except Exception as error:
         pipe.send(WorkerError(f"{type(error).__name__}: {error}"))
-    except KeyboardInterrupt:
-        pass

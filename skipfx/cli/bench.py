@@ -1,0 +1,131 @@
+"""`skipfx bench`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from torch.export import ExportedProgram
+
+from skipfx.bench.compare import WARMUP, WAYS, Clip, Comparison, activity, compare
+from skipfx.bench.dense import ENGINES
+from skipfx.bench.timing import machine
+from skipfx.cli.command import with_records
+from skipfx.cli.figures import cells, machine_lines, times, timings
+from skipfx.cli.options import AnyPath, ClipPath, DenseModel, Pictures, RawSize, Threads, Transformation, option
+from skipfx.cli.output import Output
+from skipfx.cli.steps import Asked, Ready, make_ready, refuse_model
+from skipfx.cli.transforming import dense_program
+from skipfx.errors import UsageError
+from skipfx.media import open_frames
+from skipfx.report import Report
+from skipfx.runtime.stream import Stats
+
+
+@with_records
+def command(
+    model: AnyPath,
+    clip: ClipPath,
+    choices: Transformation,
+    pictures: Pictures,
+    output: Output,
+    against: Annotated[
+        str, option("--against", f"Dense engines to compare with, of {','.join(ENGINES)}.", "all", metavar="NAME,...")
+    ] = ",".join(ENGINES),
+    dense: DenseModel = None,
+    frames: Annotated[int, option("--frames", "Use so many frames of the clip.", "80", min=WARMUP + 1)] = 80,
+    rounds: Annotated[int, option("--rounds", "Turns that every engine has.", "3", min=1)] = 3,
+    raw_size: RawSize = None,
+    threads: Threads = None,
+    per_layer: Annotated[bool, option("--per-layer", "Also show what each layer costs.", "off")] = False,
+) -> None:
+    """Measures a model on a clip beside engines that compute every frame as a whole.
+
+    Every engine has a process of its own, the same frames and the same threads; they take turns. What is timed goes
+    from the network's input tensor to its outputs; reading and preparing pictures is not in it.
+    """
+    with open_frames(clip, raw_size=raw_size, limit=frames) as source:
+        found = list(source)
+    ready = make_ready(model, found[0], Asked(choices, pictures, output), threads)
+    material = Clip(found, ready.preprocess)
+    program = _program(model, ready, dense, material, choices.trust_pickle)
+    names = list(dict.fromkeys(against.split(",")))
+    facts = machine()
+    with output.progress("counting", len(found)) as advance:
+        stats = activity(ready.engine, material, advance)
+    with output.progress("timing", (len(names) + len(WAYS)) * (rounds + 1)) as advance:
+        result = compare(ready.engine, program, material, names, rounds, advance)
+    document = _document(result, stats, ready, facts, rounds)
+    output.show(_tables(document, per_layer), document)
+
+
+def _program(path: Path, ready: Ready, dense: Path | None, clip: Clip, trust_pickle: bool) -> ExportedProgram:
+    if ready.skip is not None:
+        refuse_model(path, dense)
+        return ready.skip.program
+    if dense is None:
+        raise UsageError(f"{path} holds no model to compare with: give the one it was made of with --model")
+    return dense_program(dense, clip[0][0], trust_pickle=trust_pickle)
+
+
+def _document(
+    found: Comparison, stats: list[Stats], ready: Ready, facts: dict[str, Any], rounds: int
+) -> dict[str, Any]:
+    report = Report.model_validate(ready.engine.program.info["report"])
+    layers = [
+        {
+            "name": layer.name,
+            "macs": layer.macs * layer.positions,
+            "active_fraction": float(np.mean([frame.layers[layer.name] for frame in stats])),
+        }
+        for layer in ready.engine.program.layers
+    ]
+    return {
+        **timings(found),
+        "active_fraction": float(np.mean([frame.active_fraction for frame in stats])),
+        "sparse_share": report.sparse_share,
+        "layers": layers,
+        "frames": len(stats),
+        "rounds": rounds,
+        "threads": ready.engine.threads,
+        "machine": facts,
+    }
+
+
+def _tables(found: dict[str, Any], per_layer: bool) -> RenderableType:
+    parts: list[RenderableType] = [_engines(found), "", _lines(found)]
+    return Group(*parts, "", _layers(found)) if per_layer else Group(*parts)
+
+
+def _engines(found: dict[str, Any]) -> Table:
+    table = Table("engine", box=None, pad_edge=False)
+    for column in ("ms per frame", "10-90 %", f"faster than {found['fastest']}"):
+        table.add_column(column, justify="right")
+    for name, ms in found["dense"].items():
+        table.add_row(f"{name} (dense)", *cells(ms), "")
+    for name, ms in found["stream"].items():
+        table.add_row(name, *cells(ms), times(found["speedup"][name]))
+    return table
+
+
+def _lines(found: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"active   {found['active_fraction']:.1%} of the MACs that can be skipped, which are "
+            f"{found['sparse_share']:.1%} of the model's; mean over {found['frames']} frames",
+            f"timing   input tensor to outputs, {found['threads']} thread(s), {found['rounds']} rounds in turns; "
+            f"{found['fastest']} is the fastest dense engine of those here",
+            *machine_lines(found["machine"], found["unavailable"]),
+        ]
+    )
+
+
+def _layers(found: dict[str, Any]) -> Table:
+    table = Table("layer", box=None, pad_edge=False)
+    for column in ("MMACs", "active", "active MMACs"):
+        table.add_column(column, justify="right")
+    for layer in found["layers"]:
+        macs, share = layer["macs"] / 1e6, layer["active_fraction"]
+        table.add_row(layer["name"], f"{macs:.2f}", f"{share:.1%}", f"{macs * share:.2f}")
+    return table

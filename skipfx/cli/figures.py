@@ -1,0 +1,42 @@
+"""Measured figures, as data and as text; what bench and demo share."""
+
+from typing import Any
+
+from skipfx.bench.compare import Comparison
+from skipfx.bench.timing import Spread
+
+
+def spread(values: Spread, factor: float = 1.0) -> dict[str, float]:
+    """A spread as data, each figure times a factor."""
+    return {name: factor * getattr(values, name) for name in ("median", "p10", "p90", "mean")}
+
+
+def timings(found: Comparison) -> dict[str, Any]:
+    """A comparison as data, times in milliseconds per frame."""
+    return {
+        "dense": {name: spread(timing.seconds, 1e3) for name, timing in found.dense.items()},
+        "stream": {name: spread(timing.seconds, 1e3) for name, timing in found.stream.items()},
+        "unavailable": found.unavailable,
+        "fastest": found.fastest,
+        "speedup": {way: spread(found.speedup(way)) for way in found.stream},
+    }
+
+
+def cells(ms: dict[str, float]) -> tuple[str, str]:
+    """Median and spread of milliseconds, as cells of a table."""
+    return f"{ms['median']:.2f}", f"{ms['p10']:.2f} - {ms['p90']:.2f}"
+
+
+def times(speedup: dict[str, float]) -> str:
+    """How many times faster, with the range over the rounds."""
+    return f"{speedup['median']:.2f} x ({speedup['p10']:.2f} - {speedup['p90']:.2f})"
+
+
+def machine_lines(facts: dict[str, Any], unavailable: dict[str, str]) -> list[str]:
+    """What the figures depend on, and what is missing among them."""
+    libraries = ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
+    return [
+        f"machine  {facts['cpu']}, {facts['cores']} cores, {' '.join(facts['flags'])}, load before: {facts['load']}",
+        f"         Python {facts['python']}, {libraries}",
+        *(f"left out {reason}" for reason in unavailable.values()),
+    ]

@@ -1,0 +1,40 @@
+"""`skipfx inspect`."""
+
+from pathlib import Path
+
+from skipfx.cli.command import with_records
+from skipfx.cli.options import AnyPath, Example, Exclude, Pictures, TrustPickle
+from skipfx.cli.output import Output
+from skipfx.cli.steps import first_picture, kind_of
+from skipfx.cli.transforming import load_with_example
+from skipfx.model import SkipModel
+from skipfx.report import Report
+from skipfx.runtime.artifact import read
+from skipfx.transform import inspect
+
+
+@with_records
+def command(
+    model: AnyPath,
+    output: Output,
+    exclude: Exclude = None,
+    example: Example = None,
+    trust_pickle: TrustPickle = False,
+) -> None:
+    """Says what of a model can be skipped, what not and why, what that is worth, and what state a stream keeps.
+
+    Nothing is compiled or written. Of a transformed or compiled model it shows the report that was made with it.
+    """
+    with output.working(f"inspecting {model}"):
+        report = _report(model, tuple(exclude or ()), example, trust_pickle)
+    output.show(str(report), report)
+
+
+def _report(path: Path, exclude: tuple[str, ...], example: Path | None, trust_pickle: bool) -> Report:
+    kind = kind_of(path)
+    if kind == "engine":
+        return Report.model_validate(read(path).info["report"])
+    if kind == "skip":
+        return SkipModel.load(path).report
+    loaded, frames, _ = load_with_example(path, first_picture(example), Pictures(), trust_pickle=trust_pickle)
+    return inspect(loaded, frames, exclude=exclude)

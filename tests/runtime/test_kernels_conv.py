@@ -1,0 +1,101 @@
+"""Convolutions of every geometry equal PyTorch's at random active sets, and only the positions that must run do."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.networks import Frames
+from tests.runtime.check import Net, assert_agrees, assert_close, changing, compiled, flat, reference
+
+KERNELS = [(1, 1), (3, 3), (5, 5), (7, 7), (1, 3), (3, 1)]
+SIZES = [(1, 1), (1, 7), (5, 3), (17, 13)]
+# channels in and out, groups; the vector width is 16
+CHANNELS = [
+    (1, 5, 1), (3, 15, 1), (5, 16, 1), (15, 17, 1), (16, 24, 1), (17, 33, 1), (24, 1, 1), (33, 3, 1),
+    (16, 24, 2), (24, 34, 2), (5, 5, 5), (33, 33, 33), (16, 16, 16), (3, 9, 3), (17, 34, 17), (33, 15, 3),
+]  # fmt: skip
+DEPTHWISE = (5, 5, 5)
+
+
+class Convs(nn.Module):
+    """Convolutions side by side, each on a map of the channels that it needs."""
+
+    def __init__(self, convs: list[nn.Conv2d]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.stems = nn.ModuleDict({str(conv.in_channels): nn.Conv2d(3, conv.in_channels, 1) for conv in convs})
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = {channels: stem(x) for channels, stem in self.stems.items()}
+        return [conv(maps[str(conv.in_channels)]) for conv in self.convs]
+
+
+def convs(kernel: tuple[int, int], size: tuple[int, int]) -> Iterator[nn.Conv2d]:
+    """Every stride, padding and dilation that fits the size, on channels that vary."""
+    fitting = [
+        (stride, padding, dilation)
+        for stride, padding, dilation in product((1, 2, 3), (0, 1, 2, 3), (1, 2))
+        if all(s + 2 * padding > dilation * (k - 1) for s, k in zip(size, kernel, strict=True))
+    ]
+    first = 5 * KERNELS.index(kernel) + 3 * SIZES.index(size)
+    for index, (stride, padding, dilation) in enumerate(fitting):
+        taken, given, groups = DEPTHWISE if index == 0 else CHANNELS[(first + index) % len(CHANNELS)]
+        yield nn.Conv2d(
+            taken, given, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=index % 3 > 0
+        )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_geometry(kernel: tuple[int, int], size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = Convs(list(convs(kernel, size))).eval()
+    clip = changing((3, *size), seed=1)
+    skip, engine = compiled(model, clip[0])
+    stream = engine.stream()
+    for time, (frames, expected) in enumerate(zip(clip, reference(skip, clip), strict=True)):
+        assert_close(flat(stream(*frames)), expected, f"at frame {time}")
+        if time > 0:
+            assert stream.stats.layers == pytest.approx(_needed(model, clip[time - 1], frames), abs=1e-9)
+            assert not stream.stats.refreshed
+
+
+def _needed(model: Convs, before: Frames, after: Frames) -> dict[str, float]:
+    """Share of each layer's positions whose window holds a changed pixel."""
+    mask = (before[0] != after[0]).any(1, keepdim=True).float()
+    shares = {f"stems.{channels}": float(mask.double().mean()) for channels in model.stems}
+    for index, conv in enumerate(model.convs):
+        assert isinstance(conv, nn.Conv2d)
+        window = torch.ones(1, 1, *conv.kernel_size)
+        reached = F.conv2d(mask, window, None, conv.stride, conv.padding, conv.dilation) > 0  # type: ignore[arg-type]
+        shares[f"convs.{index}"] = float(reached.double().mean())
+    return shares
+
+
+def test_unequal_axes() -> None:
+    """Stride, padding and dilation of their own per axis; channels of the frame, a run of them, and a map of many."""
+    net = Net(
+        lambda m, x: [m.a(x), m.b(x[:, 1:4]), m.c(m.a(x)), m.d(x)],
+        a=nn.Conv2d(5, 40, (3, 5), (1, 2), (2, 0), (1, 2)),
+        b=nn.Conv2d(3, 17, (2, 4), (2, 1), (0, 3), (3, 1)),
+        c=nn.Conv2d(40, 3, (4, 1), (3, 1), (3, 2), 1),
+        d=nn.Conv2d(5, 5, (1, 2), (1, 3), (0, 1), 1, groups=5),
+    )
+    assert_agrees(net, changing((5, 11, 14), seed=2))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_named_padding(padding: str) -> None:
+    net = Net(lambda m, x: [m.even(x), m.odd(x)], even=nn.Conv2d(3, 4, 4, padding=padding),
+              odd=nn.Conv2d(3, 4, 3, padding=padding, dilation=2))  # fmt: skip
+    assert_agrees(net, changing((3, 9, 8), seed=3))
+
+
+def test_large_chunks() -> None:
+    """More active positions than one chunk of scratch holds, and channels that leave one tile per chunk."""
+    net = Net(lambda m, x: m.wide(m.deep(x)), deep=nn.Conv2d(2, 700, 1), wide=nn.Conv2d(700, 2, 3, padding=1))
+    assert_agrees(net, changing((2, 40, 37), seed=4))

@@ -1,0 +1,150 @@
+"""Pointwise operators, alone and behind a convolution, equal PyTorch's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skipfx.passes.rules.elementwise import BINARY, UNARY
+from tests.runtime.check import TOLERANCE, Net, assert_agrees, changing, noise
+
+aten = torch.ops.aten
+ACTIVATIONS: dict[Any, list[Callable[[Tensor], Tensor]]] = {
+    aten.relu.default: [F.relu],
+    aten.relu6.default: [F.relu6],
+    aten.silu.default: [F.silu],
+    aten.sigmoid.default: [torch.sigmoid],
+    aten.tanh.default: [torch.tanh],
+    aten.mish.default: [F.mish],
+    aten.gelu.default: [F.gelu, lambda x: F.gelu(x, approximate="tanh")],
+    aten.hardtanh.default: [lambda x: F.hardtanh(x, -0.7, 1.3)],
+    aten.hardsigmoid.default: [F.hardsigmoid],
+    aten.hardswish.default: [F.hardswish],
+    aten.leaky_relu.default: [lambda x: F.leaky_relu(x, 0.1), lambda x: F.leaky_relu(x, -0.1)],
+    aten.elu.default: [lambda x: F.elu(x, 1.5)],
+    aten.selu.default: [F.selu],
+    aten.celu.default: [lambda x: F.celu(x, 0.7)],
+    aten.softplus.default: [F.softplus, lambda x: F.softplus(x, 2.0)],
+    aten.pow.Tensor_Scalar: [lambda x: x**2, lambda x: x**3, lambda x: x.abs() ** 0.5],
+    aten.square.default: [torch.square],
+    aten.reciprocal.default: [lambda x: (x.abs() + 0.5).reciprocal()],
+    aten.log.default: [lambda x: torch.log(x.abs() + 0.1)],
+    aten.exp.default: [torch.exp],
+    aten.neg.default: [torch.neg],
+    aten.abs.default: [torch.abs],
+    aten.sqrt.default: [lambda x: torch.sqrt(x.abs() + 0.1)],
+    aten.clamp_min.default: [lambda x: torch.clamp_min(x, -0.3)],
+    aten.clamp_max.default: [lambda x: torch.clamp_max(x, 0.3)],
+    aten.clamp.default: [lambda x: x.clamp(-0.5, 0.6), lambda x: x.clamp(max=0.4), lambda x: x.clamp(min=-0.1)],
+}
+ALL = [function for functions in ACTIVATIONS.values() for function in functions]
+
+
+def test_no_operator_is_forgotten() -> None:
+    assert set(ACTIVATIONS) == set(UNARY)
+    assert {target.name() for target in BINARY} == {
+        "aten::add.Tensor", "aten::sub.Tensor", "aten::rsub.Scalar", "aten::rsub.Tensor", "aten::mul.Tensor",
+        "aten::div.Tensor", "aten::maximum", "aten::minimum",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1, 12], ids=["small", "large"])
+def test_activations_behind_convolutions(scale: float) -> None:
+    """Seventeen channels, so that there is a vector and a rest."""
+    net = Net(
+        lambda m, x: [function(conv(scale * x)) for function, conv in zip(ALL, m.convs, strict=True)],
+        convs=nn.ModuleList(nn.Conv2d(3, 17, 1) for _ in ALL),
+    )
+    engine = assert_agrees(net, changing((3, 5, 6)))
+    assert len(engine.program.layers) == len(ALL)
+    assert not engine.program.info["report"]["islands"]
+
+
+def test_activations_of_a_map() -> None:
+    net = Net(lambda m, x: [m.keep(x), *(function(x) for function in ALL)], keep=nn.Conv2d(5, 3, 1))
+    assert not assert_agrees(net, changing((5, 4, 7))).program.info["report"]["islands"]
+
+
+def test_prelu() -> None:
+    slopes = nn.PReLU(17), nn.PReLU(1)
+    net = Net(lambda m, x: [m.many(m.conv(x)), m.one(m.conv(x))], conv=nn.Conv2d(3, 17, 3, padding=1),
+              many=slopes[0], one=slopes[1])  # fmt: skip
+    assert not assert_agrees(net, changing((3, 6, 5))).program.info["report"]["islands"]
+
+
+def _arithmetic(m: Any, x: Tensor, y: Tensor) -> list[Tensor]:
+    a, b, one, pixel = m.a(x), m.b(y), m.one(x), m.pixel(y)
+    sums = [a + b, a - b, b - a, a * b, torch.maximum(a, b), torch.minimum(b, a), torch.add(a, b, alpha=0.3)]
+    sums += [a / (b * b + 0.5), torch.sub(a, b, alpha=2), torch.rsub(a, b, alpha=0.5)]
+    channel = m.channel
+    sums += [a + channel, channel - a, a * channel, a / (channel * channel + 1), channel / (a * a + 1)]
+    sums += [torch.maximum(a, channel)]
+    sums += [a + 1.5, 2 - a, 3 * a, a / 4, 1 / (a * a + 1), 1 - (a + b)]
+    sums += [a * m.scalar, m.scalar - a, a + m.map_of_one]
+    # one channel serves all; both orders
+    sums += [a * one, one * a, one - a, a / (one * one + 1), (one + one) * a]
+    # one channel against a parameter per channel makes a map of all channels
+    sums += [one * channel, channel + one]
+    # one position serves all; both orders, and against one channel
+    sums += [a * pixel, pixel * a, pixel - a, a / (pixel * pixel + 1), one * pixel, pixel + channel]
+    return sums
+
+
+@pytest.mark.parametrize("size", [(5, 6), (1, 7), (1, 1)])
+def test_arithmetic(size: tuple[int, int]) -> None:
+    net = Net(
+        _arithmetic, a=nn.Conv2d(3, 17, 1), b=nn.Conv2d(2, 17, 1), one=nn.Conv2d(3, 1, 1),
+        pixel=nn.Conv2d(2, 17, size), channel=noise(17, 1, 1), scalar=torch.tensor(0.7), map_of_one=noise(1, 1, 1, 1),
+    )  # fmt: skip
+    engine = assert_agrees(net, changing((3, *size), (2, *size)))
+    assert not engine.program.info["report"]["islands"]
+
+
+def test_residual_adds() -> None:
+    """Before the activation, after it, of the input itself, of two convolutions, and in a row."""
+
+    def body(m: Any, x: Tensor) -> Tensor:
+        y = F.relu(m.a(x) + x)
+        y = F.silu(m.b(y)) + y
+        y = m.c(y) + m.d(y)
+        y = F.relu(m.e(F.relu(m.e(y))) + y)
+        result: Tensor = y + y
+        return result
+
+    parts = {name: nn.Conv2d(18, 18, 3, padding=1) for name in "abce"} | {"d": nn.Conv2d(18, 18, 1)}
+    assert_agrees(Net(body, **parts), changing((18, 9, 7)), tolerance=10 * TOLERANCE)
+
+
+def test_more_operands_and_parameters_than_a_step_takes() -> None:
+    """Long pointwise chains are cut, and nothing is lost where they are."""
+
+    def body(m: Any, x: Tensor) -> list[Tensor]:
+        maps = [conv(x) for conv in m.convs]
+        total = m.convs[0](x)
+        for other in maps:
+            total = torch.tanh(total * 0.5 + other)
+        scaled = m.convs[1](x)
+        for index in range(6):
+            scaled = scaled * m.scale[index] + m.shift[index]
+        return [total, scaled]
+
+    net = Net(
+        body, convs=nn.ModuleList(nn.Conv2d(3, 17, 1) for _ in range(6)), scale=noise(6, 17, 1, 1),
+        shift=noise(6, 17, 1, 1, seed=1),
+    )  # fmt: skip
+    assert_agrees(net, changing((3, 5, 6)))
+
+
+def test_many_activations_in_a_row() -> None:
+    """Each reads its operand more than once; the code must not grow with the power of the chain's length."""
+
+    def body(m: Any, x: Tensor) -> Tensor:
+        y: Tensor = m.conv(x)
+        for function in (F.silu, F.gelu, F.mish, F.hardswish, F.silu, F.mish):
+            y = function(y)
+        return y
+
+    assert_agrees(Net(body, conv=nn.Conv2d(3, 17, 1)), changing((3, 5, 6)))

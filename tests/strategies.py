@@ -1,0 +1,164 @@
+"""Random small networks for property tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.networks import Frames, moving_clip, seeded
+
+Shape = tuple[int, int, int]
+ACTIVATIONS: tuple[Callable[[Tensor], Tensor], ...] = (F.relu, F.silu, F.hardswish, torch.tanh, F.gelu, F.elu)
+MAX_CHANNELS = 12
+
+
+@dataclass
+class Sample:
+    """A network and a clip for it."""
+
+    model: nn.Module
+    clip: list[Frames]
+
+
+@dataclass
+class _Plan:
+    """The network so far: the shapes of its values, and how each comes from those before it."""
+
+    shapes: list[Shape]
+    steps: list[Callable[[list[Tensor]], Tensor]] = field(default_factory=list)
+    modules: list[nn.Module] = field(default_factory=list)
+    read: set[int] = field(default_factory=set)
+
+    def add(self, step: Callable[[list[Tensor]], Tensor], *sources: int) -> None:
+        """Adds a step that reads the given values."""
+        self.read.update(sources)
+        with torch.no_grad():
+            values = [torch.zeros(1, *shape) for shape in self.shapes]
+            _, channels, height, width = step(values).shape
+            self.shapes.append((channels, height, width))
+        self.steps.append(step)
+
+
+class _Network(nn.Module):
+    def __init__(self, plan: _Plan, outputs: tuple[int, ...]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(plan.modules)
+        self.steps, self.outputs = plan.steps, outputs
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        values = [x]
+        for step in self.steps:
+            values.append(step(values))
+        return tuple(values[index] for index in self.outputs)
+
+
+@st.composite
+def samples(draw: st.DrawFn, islands: bool = True) -> Sample:
+    """A random network of convolutions and what stands between them, and a clip of moving things.
+
+    Args:
+        draw: of hypothesis.
+        islands: whether squeeze-and-excite blocks, which see the whole picture, may be in it.
+    """
+    first = (draw(st.integers(1, 3)), draw(st.integers(5, 13)), draw(st.integers(5, 13)))
+    plan = _Plan([first])
+    _conv(draw, plan)
+    kinds = [_conv, _conv, _add, _cat, _pool, _upsample, _slice, _activate] + ([_squeeze] if islands else [])
+    for _ in range(draw(st.integers(1, 4))):
+        draw(st.sampled_from(kinds))(draw, plan)
+    leaves = set(range(1, len(plan.shapes))) - plan.read  # nothing is dead code
+    leaves |= draw(st.sets(st.integers(1, len(plan.shapes) - 1), max_size=1))
+    model = seeded(_Network(plan, tuple(sorted(leaves))), draw(st.integers(0, 99)))
+    noise = draw(st.sampled_from([0.0, 0.05, 0.4]))
+    return Sample(model, moving_clip(*first, length=5, seed=draw(st.integers(0, 99)), noise=noise))
+
+
+def _source(draw: st.DrawFn, plan: _Plan) -> int:
+    """A value so far, the latest ones more often."""
+    return max(draw(st.integers(0, len(plan.shapes) - 1)), draw(st.integers(0, len(plan.shapes) - 1)))
+
+
+def _conv(draw: st.DrawFn, plan: _Plan) -> None:
+    source = _source(draw, plan)
+    channels, height, width = plan.shapes[source]
+    kernel = (draw(st.integers(1, min(3, height))), draw(st.integers(1, min(3, width))))
+    dilation = draw(st.integers(1, 2)) if (max(kernel) - 1) * 2 < min(height, width) else 1
+    depthwise = draw(st.booleans())
+    module = nn.Conv2d(
+        channels,
+        channels if depthwise else draw(st.integers(1, 6)),
+        kernel,
+        stride=draw(st.integers(1, 2)),
+        padding=(draw(st.integers(0, kernel[0])), draw(st.integers(0, kernel[1]))),
+        dilation=dilation,
+        groups=channels if depthwise else 1,
+        bias=draw(st.booleans()),
+    )
+    plan.modules.append(module)
+    chain: list[Callable[[Tensor], Tensor]] = [module]
+    if draw(st.booleans()):
+        norm = nn.BatchNorm2d(module.out_channels).eval()
+        plan.modules.append(norm)
+        chain.append(norm)
+    chain.append(draw(st.sampled_from(ACTIVATIONS)))
+    plan.add(lambda values: _through(chain, values[source]), source)
+
+
+def _through(chain: list[Callable[[Tensor], Tensor]], value: Tensor) -> Tensor:
+    for function in chain:
+        value = function(value)
+    return value
+
+
+def _activate(draw: st.DrawFn, plan: _Plan) -> None:
+    source, function = _source(draw, plan), draw(st.sampled_from(ACTIVATIONS))
+    plan.add(lambda values: function(values[source]) * 0.5, source)
+
+
+def _partner(draw: st.DrawFn, plan: _Plan, source: int, channels: bool) -> int:
+    """A value of the same height and width (and channels) as the source; the source itself if need be."""
+    start = 0 if channels else 1
+    alike = [index for index, shape in enumerate(plan.shapes) if shape[start:] == plan.shapes[source][start:]]
+    return draw(st.sampled_from(alike))
+
+
+def _add(draw: st.DrawFn, plan: _Plan) -> None:
+    source = _source(draw, plan)
+    other = _partner(draw, plan, source, channels=True)
+    plan.add(lambda values: values[source] + values[other], source, other)
+
+
+def _cat(draw: st.DrawFn, plan: _Plan) -> None:
+    source = _source(draw, plan)
+    other = _partner(draw, plan, source, channels=False)
+    if plan.shapes[source][0] + plan.shapes[other][0] <= MAX_CHANNELS:
+        plan.add(lambda values: torch.cat([values[source], values[other]], 1), source, other)
+
+
+def _pool(draw: st.DrawFn, plan: _Plan) -> None:
+    source = _source(draw, plan)
+    size = draw(st.integers(1, min(3, *plan.shapes[source][1:])))
+    function: Any = F.avg_pool2d if draw(st.booleans()) else F.max_pool2d
+    stride, padding, ceil = draw(st.integers(1, 2)), draw(st.integers(0, size // 2)), draw(st.booleans())
+    plan.add(lambda values: function(values[source], size, stride, padding, ceil_mode=ceil), source)
+
+
+def _upsample(draw: st.DrawFn, plan: _Plan) -> None:
+    source, mode = _source(draw, plan), draw(st.sampled_from(["nearest", "bilinear"]))
+    if max(plan.shapes[source][1:]) <= 16:
+        plan.add(lambda values: F.interpolate(values[source], scale_factor=2, mode=mode), source)
+
+
+def _slice(draw: st.DrawFn, plan: _Plan) -> None:
+    source = _source(draw, plan)
+    start = draw(st.integers(0, plan.shapes[source][0] - 1))
+    plan.add(lambda values: values[source][:, start:], source)
+
+
+def _squeeze(draw: st.DrawFn, plan: _Plan) -> None:
+    source = _source(draw, plan)
+    plan.add(lambda values: values[source] * torch.sigmoid(values[source].mean((2, 3), keepdim=True)), source)

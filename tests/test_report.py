@@ -1,0 +1,110 @@
+"""The report: what becomes of a model, in numbers that can be counted by hand."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from skipfx.options import Hold, InputNorm
+from skipfx.report import Report
+from skipfx.transform import inspect, transform
+from tests.networks import Branches, Squeeze, branches_clip, moving_clip, seeded
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return inspect(seeded(Branches()), branches_clip()[0], gate=Hold(threshold=0.25))
+
+
+@pytest.fixture(scope="module")
+def squeeze() -> Report:
+    return inspect(seeded(Squeeze()), moving_clip(3, 8, 10)[0])
+
+
+def test_macs_of_the_sparse_region(report: Report) -> None:
+    pixels = 12 * 16
+    macs = {
+        "stem": 8 * 3 * 9 * pixels,
+        "body": 8 * 8 * 9 * pixels,
+        "down": 4 * 8 * 9 * pixels // 4,
+        "head": 2 * 12 * pixels,
+    }
+    assert {layer.name: layer.macs for layer in report.layers if layer.macs} == macs
+    assert report.sparse_macs == report.total_macs == sum(macs.values())
+    assert report.sparse_convs == 4 and report.sparse_share == 1.0 and report.islands == ()
+
+
+def test_macs_of_islands_and_their_reasons(squeeze: Report) -> None:
+    assert squeeze.total_macs - squeeze.sparse_macs == 6 * 6  # the linear layer of the squeeze
+    reasons = {island.reason: (island.count, island.macs, island.layers) for island in squeeze.islands}
+    assert reasons["aten.linear.default has no local rule"] == (1, 36, ("gate",))
+    assert "aten.mean.dim has no local rule" in reasons
+    assert squeeze.islands[0].macs == 36  # the most work first
+
+
+def test_an_excluded_convolution_counts_as_an_island() -> None:
+    excluded = inspect(seeded(Branches()), branches_clip()[0], exclude=("body",))
+    whole = inspect(seeded(Branches()), branches_clip()[0])
+    assert excluded.total_macs == whole.total_macs
+    assert [island.reason for island in excluded.islands] == ["excluded by 'body'"]
+    assert excluded.islands[0].macs == 8 * 8 * 9 * 12 * 16
+
+
+def test_rows_say_what_is_held_and_how_far_a_change_spreads(report: Report) -> None:
+    rows = {layer.name: layer for layer in report.layers if layer.op == "conv2d"}
+    assert rows["body"].shape == (1, 8, 12, 16)
+    assert (rows["body"].growth, rows["head"].growth) == (2, 0)
+    assert not rows["stem"].held and rows["head"].held
+    resize = next(layer for layer in report.layers if layer.op == "upsample_nearest2d")
+    assert resize.growth == 0 and resize.held
+
+
+def test_states_are_those_of_the_stream(report: Report) -> None:
+    skip = transform(seeded(Branches()), branches_clip()[0], gate=Hold(threshold=0.25, input_threshold=0.1))
+    state = skip.init_state()
+    assert report.states == skip.report.states == len(state) - 1
+    assert report.state_bytes == sum(t.numel() * 4 for name, t in state.items() if name != "fresh")
+
+
+def test_the_summary_names_the_gate_and_the_reasons(squeeze: Report) -> None:
+    text = squeeze.summary()
+    assert text.startswith("gate     hold(threshold=0.1, norm=rms, dilation=3, block=1, update=recompute)")
+    assert "sparse   2 convolutions" in text and "(99.9%)" in text
+    assert "dense    1 x aten.linear.default has no local rule (36 MACs): gate" in text
+
+
+def test_the_text_has_a_row_per_operator(report: Report) -> None:
+    lines = str(report).splitlines()
+    assert lines[: len(report.summary().splitlines())] == report.summary().splitlines()
+    head = next(line for line in lines if line.startswith("head"))
+    assert head.split() == ["head", "conv2d", "2", "x", "12", "x", "16", "4.6", "k", "yes", "+0"]
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_report_goes_through_json(squeeze: Report) -> None:
+    data = json.loads(squeeze.model_dump_json())
+    assert data["sparse_convs"] == 2
+    assert Report.model_validate(data) == squeeze
+
+
+def test_other_gates_are_described() -> None:
+    report = inspect(seeded(Branches()), branches_clip()[0], gate=InputNorm(eps=0.5))
+    assert report.gate == "input_norm(eps=0.5, p=1, reference=held, block=1, update=recompute)"
+
+
+class _Detects(nn.Module):
+    """Boxes: as many as there are bright pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.nonzero(self.conv(x)[0, 0] > 0.5)
+        return found.float() @ torch.ones(2, 2)
+
+
+def test_sizes_that_depend_on_the_frame_are_no_obstacle() -> None:
+    report = inspect(seeded(_Detects()), moving_clip(3, 8, 10)[0])
+    assert report.sparse_macs == report.total_macs == 4 * 3 * 80
