@@ -181,7 +181,7 @@ def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
     try:
         data = json.loads(entries.get(MANIFEST, b""))
     except ValueError as error:
-        raise ArtifactError(f"{path}: not a skipfx artifact: its manifest cannot be read") from error
+        raise ArtifactError(f"{path}: not a skipfx artifact, or damaged: its manifest cannot be read") from error
     if not isinstance(data, dict) or data.get("kind") != "skipfx artifact":
         raise ArtifactError(f"{path}: not a skipfx artifact")
     if data.get("format") != FORMAT or data.get("versions", {}).get("tvm") != _versions()["tvm"]:

@@ -60,6 +60,7 @@ class Stream:
         self._memory = tuple(tensor(array) for array in (self._a, self._m, self._s, self._q, self._n))
         self._slots = OutputSlots(max(1, program.parts[-1].call.o_size))
         self._emitted = [np.zeros(max(1, part.call.o_size), np.float32) for part in program.parts[:-1]]
+        self._emitted_full = True  # what islands read must be written in full
         self._values: dict[str, Array] = {}
         self._since_refresh: int | None = None
         self._busy = threading.Lock()
@@ -145,6 +146,7 @@ class Stream:
         since = int(state["since_refresh"])
         self._since_refresh = None if since < 0 else since
         self._slots.forget()
+        self._emitted_full = True
 
     def _checked(self, frames: tuple[Any, ...]) -> list[Array]:
         shapes = self.engine.program.frames
@@ -164,7 +166,8 @@ class Stream:
         for index, part in enumerate(program.parts):
             taken = _joined([frames[key] if kind == "frame" else values[key] for kind, key in part.arrays_in])  # type: ignore[index]
             given = array if index == last else self._emitted[index]
-            self._n[Cell.FULL], self._n[Cell.SLOT] = full and index == last, 1 << slot if index == last else 1
+            self._n[Cell.FULL] = full if index == last else self._emitted_full
+            self._n[Cell.SLOT] = 1 << slot if index == last else 1
             self.engine.step(
                 *self._memory, *self.engine.constants, tensor(taken), tensor(given), part.call.begin, part.call.rows,
                 self.engine.threads,
@@ -172,7 +175,7 @@ class Stream:
             if self._n[Cell.BAD]:
                 raise FrameError("the frame holds NaN or infinity; the stream is as it was before")
             self._island(index, given, values)
-        self._values = values
+        self._values, self._emitted_full = values, False
         self._slots.written(slot)
         self._since_refresh = 0 if self._n[Cell.REFRESH] else (self._since_refresh or 0) + 1
         return self._leaves(array, values)

@@ -58,7 +58,8 @@ def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -
             if rms == 0:
                 for x in range(width):
                     mem.a[line + x] = T.max(mem.a[line + x], T.abs(mem.f[new + x] - mem.a[held + x]))
-                    bad[0] = bad[0] | T.Cast("int32", T.Not(T.abs(mem.f[new + x]) <= T.float32(FLT_MAX)))
+                    finite = T.meta_var(T.abs(mem.f[new + x]) <= T.float32(FLT_MAX))
+                    bad[0] = bad[0] | T.Select(finite, T.int32(0), T.int32(1))  # `Not` would let NaN pass
             else:
                 for x in range(width):
                     delta = T.meta_var(mem.f[new + x] - mem.a[held + x])

@@ -43,7 +43,7 @@ def command(
     facts = machine()
     with output.working("rendering the scene, transforming and compiling the network"):
         material = prepare(frames, threads)
-    with output.progress("comparing with the truth", frames) as advance:
+    with output.progress("comparing with the truth", 2 * frames) as advance:
         seen = watch(material, advance)
     write_whole(out, draw(list(moments(material))), overwrite=overwrite)
     with output.progress("timing", (len(AGAINST) + 1) * (ROUNDS + 1)) as advance:

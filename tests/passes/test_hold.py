@@ -142,19 +142,30 @@ def test_small_changes_add_up_until_they_are_let_through() -> None:
     assert torch.equal(outputs, dense[[0, 0, 0, 0, 4, 4, 4]])
 
 
+class _Twice(nn.Module):
+    """A convolution that two operators read, so that its value is held as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        out: Tensor = self.second(F.relu(y)) + y[:, :2]
+        return out
+
+
+@pytest.mark.parametrize("update", ["recompute", "residual"])
+def test_a_convolution_is_held_at_its_own_scale(update: str) -> None:
+    skip = transform(seeded(_Twice()), moving_clip(2, 6, 6)[0], gate=Hold(threshold=0.5), update=update)  # type: ignore[arg-type]
+    tests = skip.graph_module.graph.find_nodes(op="call_function", target=ops.changed)
+    thresholds = {g.record(test).layer: test.args[2] for test in tests}
+    assert thresholds["first"] == 0.5 * skip.recipe.scales["conv2d"] > 0
+
+
 def test_residual_sums_take_in_what_the_gate_holds_back() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.first(x)  # held as it is: two operators read it
-            out: Tensor = self.second(F.relu(y)) + y[:, :2]
-            return out
-
     clip = [(frame * (1 + time / 30),) for time, (frame,) in enumerate(moving_clip(2, 6, 6, length=1) * 30)]
-    skip = transform(seeded(Twice()), clip[0], gate=Hold(threshold=0.3, input_threshold=0), update="residual")
+    skip = transform(seeded(_Twice()), clip[0], gate=Hold(threshold=0.3, input_threshold=0), update="residual")
     farthest = drift(skip.graph_module, clip)
     assert farthest is not None and farthest <= 1
     error = run_clip(skip.graph_module, clip)[-1][0] - run_clip(skip.graph_module, clip, refresh_all=True)[-1][0]

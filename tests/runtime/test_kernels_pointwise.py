@@ -55,16 +55,16 @@ def test_no_operator_is_forgotten() -> None:
 def test_activations_behind_convolutions(scale: float) -> None:
     """Seventeen channels, so that there is a vector and a rest."""
     net = Net(
-        lambda m, x: [function(conv(scale * x)) for function, conv in zip(ALL, m.convs, strict=True)],
+        lambda m, x: [function(conv(x)) for function, conv in zip(ALL, m.convs, strict=True)],
         convs=nn.ModuleList(nn.Conv2d(3, 17, 1) for _ in ALL),
     )
-    engine = assert_agrees(net, changing((3, 5, 6)))
+    engine = assert_agrees(net, [(scale * frame,) for (frame,) in changing((3, 5, 6))])
     assert len(engine.program.layers) == len(ALL)
     assert not engine.program.info["report"]["islands"]
 
 
 def test_activations_of_a_map() -> None:
-    net = Net(lambda m, x: [m.keep(x), *(function(x) for function in ALL)], keep=nn.Conv2d(5, 3, 1))
+    net = Net(lambda m, x: [m.keep(x), F.relu(x), F.gelu(x), F.leaky_relu(x)], keep=nn.Conv2d(5, 3, 1))
     assert not assert_agrees(net, changing((5, 4, 7))).program.info["report"]["islands"]
 
 
@@ -77,6 +77,7 @@ def test_prelu() -> None:
 
 def _arithmetic(m: Any, x: Tensor, y: Tensor) -> list[Tensor]:
     a, b, one, pixel = m.a(x), m.b(y), m.one(x), m.pixel(y)
+    positive = torch.exp(m.positive(x)), torch.exp(m.positive_pixel(y))
     sums = [a + b, a - b, b - a, a * b, torch.maximum(a, b), torch.minimum(b, a), torch.add(a, b, alpha=0.3)]
     sums += [a / (b * b + 0.5), torch.sub(a, b, alpha=2), torch.rsub(a, b, alpha=0.5)]
     channel = m.channel
@@ -85,19 +86,20 @@ def _arithmetic(m: Any, x: Tensor, y: Tensor) -> list[Tensor]:
     sums += [a + 1.5, 2 - a, 3 * a, a / 4, 1 / (a * a + 1), 1 - (a + b)]
     sums += [a * m.scalar, m.scalar - a, a + m.map_of_one]
     # one channel serves all; both orders
-    sums += [a * one, one * a, one - a, a / (one * one + 1), (one + one) * a]
+    sums += [a * one, one * a, one - a, a / positive[0]]
     # one channel against a parameter per channel makes a map of all channels
     sums += [one * channel, channel + one]
     # one position serves all; both orders, and against one channel
-    sums += [a * pixel, pixel * a, pixel - a, a / (pixel * pixel + 1), one * pixel, pixel + channel]
-    return sums
+    sums += [a * pixel, pixel * a, pixel - a, a / positive[1], one * pixel, pixel + channel]
+    return [*sums, *positive]
 
 
 @pytest.mark.parametrize("size", [(5, 6), (1, 7), (1, 1)])
 def test_arithmetic(size: tuple[int, int]) -> None:
     net = Net(
         _arithmetic, a=nn.Conv2d(3, 17, 1), b=nn.Conv2d(2, 17, 1), one=nn.Conv2d(3, 1, 1),
-        pixel=nn.Conv2d(2, 17, size), channel=noise(17, 1, 1), scalar=torch.tensor(0.7), map_of_one=noise(1, 1, 1, 1),
+        pixel=nn.Conv2d(2, 17, size), positive=nn.Conv2d(3, 1, 1), positive_pixel=nn.Conv2d(2, 17, size),
+        channel=noise(17, 1, 1), scalar=torch.tensor(0.7), map_of_one=noise(1, 1, 1, 1),
     )  # fmt: skip
     engine = assert_agrees(net, changing((3, *size), (2, *size)))
     assert not engine.program.info["report"]["islands"]

@@ -1,0 +1,85 @@
+"""The laws of DESIGN section 2, on the compiled engine."""
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+
+from skipfx.options import Hold
+from tests.networks import Branches, moving_clip, seeded
+from tests.runtime.check import EXACT, Net, assert_close, assert_same, compiled, flat, noise
+from tests.strategies import Sample, samples
+
+CLIP = moving_clip(3, 13, 18, length=6)
+
+
+def branches() -> nn.Module:
+    return seeded(Branches())
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(samples())
+def test_threshold_zero_is_bit_identical_to_refreshing_on_every_frame(sample: Sample) -> None:
+    _, engine = compiled(sample.model, sample.clip[0], EXACT)
+    stream, refreshed = engine.stream(), engine.stream(refresh_every=1)
+    for time, frames in enumerate(sample.clip):
+        assert_same(flat(stream(*frames)), flat(refreshed(*frames)), f"at frame {time}")
+
+
+def test_a_refresh_is_the_dense_model() -> None:
+    model = branches()
+    _, engine = compiled(model, CLIP[0], Hold(threshold=0.3))
+    stream = engine.stream(refresh_every=1)
+    for frames in CLIP:
+        with torch.no_grad():
+            expected = flat(model(*frames))
+        assert_close(flat(stream(*frames)), expected)
+        assert stream.stats.refreshed
+
+
+def test_a_refresh_forgets_what_came_before() -> None:
+    _, engine = compiled(branches(), CLIP[0], Hold(threshold=0.3))
+    used, new = engine.stream(), engine.stream()
+    for frames in CLIP[:-1]:
+        used(*frames)
+    used.refresh()
+    assert_same(flat(used(*CLIP[-1])), flat(new(*CLIP[-1])))
+
+
+def test_a_still_frame_computes_nothing_and_changes_nothing() -> None:
+    _, engine = compiled(branches(), CLIP[0], Hold(threshold=0.1))
+    stream = engine.stream()
+    for frames in CLIP:
+        before = flat(stream(*frames))
+    after = flat(stream(*CLIP[-1]))
+    assert_same(after, before)
+    assert stream.stats.active_macs == 0
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    gate = Hold(threshold=0.1)
+    alone, together = (compiled(branches(), CLIP[0], gate, threads=threads)[1].stream() for threads in (1, 2))
+    for time, frames in enumerate(CLIP):
+        assert_same(flat(together(*frames)), flat(alone(*frames)), f"at frame {time}")
+        assert together.stats == alone.stats
+
+
+def test_nothing_drifts_under_slow_change() -> None:
+    """The output is a held map moved through an identity: it stays within the threshold of the true one."""
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    model = Net(lambda net, x: net.eye(net.conv(x)), conv=conv, eye=nn.Conv2d(8, 8, 1, bias=False))
+    model.eye.weight.data = torch.eye(8)[:, :, None, None]
+    picture, direction = noise(1, 3, 9, 11, seed=1), noise(1, 3, 9, 11, seed=2)
+    share = 0.1
+    skip, engine = compiled(model, (picture,), Hold(threshold=share, input_threshold=0))
+    scale = next(scale for name, scale in skip.recipe.scales.items() if name.startswith("conv2d"))
+    stream, moved = engine.stream(), 0
+    for time in range(2000):
+        frame = picture + 1e-4 * time * direction
+        held = flat(stream(frame))[0]
+        with torch.no_grad():
+            true = model.conv(frame).numpy()
+        distance = np.sqrt(np.mean((held - true) ** 2, 1)).max()
+        assert distance <= share * scale * (1 + 1e-4), f"at frame {time}"
+        moved += stream.stats.active_fraction < 1 and bool(np.any(held != true))
+    assert moved > 100  # the change was below the threshold on many frames
