@@ -112,6 +112,24 @@ def test_several_inputs_and_an_output_without_a_batch_dimension() -> None:
     assert totals.shape == (2, 4, 4, 5) and torch.equal(means, torch.stack([mean, mean]))
 
 
+class _Echo(nn.Module):
+    """Returns a part of its input beside the map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(x), x[0]
+
+
+@torch.no_grad()
+def test_an_output_that_is_a_view_of_the_frame_is_copied(frame: Tensor) -> None:
+    skip = transform(_Echo(), (frame,), gate=InputNorm(eps=0.1))
+    (_, echo), _ = skip(frame, skip.init_state())
+    assert torch.equal(echo, frame[0]) and echo.data_ptr() != frame.data_ptr()
+
+
 def test_gradients_reach_frames_states_and_folded_parameters(skip: SkipModel, frame: Tensor) -> None:
     _, state = skip(frame, skip.init_state())
     state = {name: tensor.detach().requires_grad_(tensor.is_floating_point()) for name, tensor in state.items()}

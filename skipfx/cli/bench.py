@@ -12,7 +12,7 @@ from skipfx.bench.compare import WARMUP, WAYS, Clip, Comparison, activity, compa
 from skipfx.bench.dense import ENGINES
 from skipfx.bench.timing import machine
 from skipfx.cli.command import with_records
-from skipfx.cli.figures import cells, machine_lines, times, timings
+from skipfx.cli.figures import cells, machine_lines, times, timings, warn_of_load
 from skipfx.cli.options import AnyPath, ClipPath, DenseModel, Pictures, RawSize, Threads, Transformation, option
 from skipfx.cli.output import Output
 from skipfx.cli.steps import Asked, Ready, make_ready, refuse_model
@@ -52,6 +52,7 @@ def command(
     program = _program(model, ready, dense, material, choices.trust_pickle)
     names = list(dict.fromkeys(against.split(",")))
     facts = machine()
+    warn_of_load(facts, output)
     with output.progress("counting", len(found)) as advance:
         stats = activity(ready.engine, material, advance)
     with output.progress("timing", (len(names) + len(WAYS)) * (rounds + 1)) as advance:

@@ -9,7 +9,7 @@ from rich.table import Table
 from skipfx.bench.compare import STREAM, WARMUP, Comparison, compare
 from skipfx.bench.timing import machine
 from skipfx.cli.command import with_records
-from skipfx.cli.figures import cells, machine_lines, times, timings
+from skipfx.cli.figures import cells, machine_lines, times, timings, warn_of_load
 from skipfx.cli.options import Overwrite, Threads, option
 from skipfx.cli.output import Output
 from skipfx.cli.steps import check_output
@@ -41,6 +41,7 @@ def command(
     """
     check_output(out, overwrite=overwrite)
     facts = machine()
+    warn_of_load(facts, output)
     with output.working("rendering the scene, transforming and compiling the network"):
         material = prepare(frames, threads)
     with output.progress("comparing with the truth", 2 * frames) as advance:

@@ -4,6 +4,7 @@ from typing import Any
 
 from skipfx.bench.compare import Comparison
 from skipfx.bench.timing import Spread
+from skipfx.cli.output import Output
 
 
 def spread(values: Spread, factor: float = 1.0) -> dict[str, float]:
@@ -40,3 +41,9 @@ def machine_lines(facts: dict[str, Any], unavailable: dict[str, str]) -> list[st
         f"         Python {facts['python']}, {libraries}",
         *(f"left out {reason}" for reason in unavailable.values()),
     ]
+
+
+def warn_of_load(facts: dict[str, Any], output: Output) -> None:
+    """Says beforehand that other programs will disturb a timing."""
+    if facts["load"] is not None and facts["load"] > facts["cores"] / 2:
+        output.note(f"other programs use this machine (load {facts['load']}): they will disturb the timing")

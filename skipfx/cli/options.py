@@ -155,7 +155,6 @@ class Transformation(Given):
             metavar="PATTERN=VALUE",
         ),
     ] = None
-
     trust_pickle: TrustPickle = False
 
     def arguments(self) -> dict[str, Any]:

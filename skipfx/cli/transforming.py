@@ -70,10 +70,10 @@ def load_with_example(
     """
     model = load_model(path, trust_pickle=trust_pickle)
     shapes = _input_shapes(model)
-    if example is None:
+    if example is None and not pictures.given():
         return model, None, pictures.preprocess(shapes)
     preprocess = pictures_for(path, None, shapes, pictures)
-    return model, (torch.from_numpy(preprocess(example)),), preprocess
+    return model, None if example is None else (torch.from_numpy(preprocess(example)),), preprocess
 
 
 def _input_shapes(model: nn.Module | ExportedProgram) -> Shapes | None:

@@ -106,9 +106,10 @@ def _dense(material: Material) -> Iterator[Classes]:
     network, threads = material.program.module(check_guards=False), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode():
-            for (frame,) in material.clip:
-                yield _classes(network(torch.from_numpy(frame)).numpy())
+        for (frame,) in material.clip:
+            with torch.inference_mode():
+                classes = _classes(network(torch.from_numpy(frame)).numpy())
+            yield classes
     finally:
         torch.set_num_threads(threads)
 

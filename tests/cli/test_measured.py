@@ -1,0 +1,62 @@
+"""bench and demo measure and print; how fast things are is not tested."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from skipfx.cli import demo
+from tests.cli.conftest import LENGTH, Cli, Files
+
+ENGINE = ("--against", "torch", "--rounds", 1, "--threads", 1)
+
+
+def test_bench_compares_with_dense_engines(cli: Cli, files: Files) -> None:
+    found = cli("bench", files.engine, "--model", files.model, "--clip", files.clip, *ENGINE, "--json").document
+    assert list(found["dense"]) == ["torch"]
+    assert found["fastest"] == "torch"
+    assert list(found["stream"]) == ["skipfx", "skipfx, still frame", "skipfx, refresh on every frame"]
+    assert found["speedup"].keys() == found["stream"].keys()
+    assert 0 < found["active_fraction"] < 0.5
+    assert (found["frames"], found["threads"], found["sparse_share"]) == (LENGTH - 2, 1, 1)
+    assert [layer["name"] for layer in found["layers"]] == ["first", "last"]
+
+
+def test_bench_prints_a_table_per_layer(cli: Cli, files: Files) -> None:
+    done = cli("bench", files.skip, "--clip", files.clip, *ENGINE, "--per-layer")
+    assert done.code == 0
+    for word in ("torch", "still frame", "refresh on every frame", "active", "machine", "first", "last"):
+        assert word in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("engine",), 2, "--model"),
+        (("skip", "--against", "abacus"), 2, "abacus"),
+        (("skip", "--frames", "2"), 2, "--frames"),
+    ],
+)
+def test_bench_refuses(cli: Cli, files: Files, words: tuple[Any, ...], code: int, message: str) -> None:
+    kind, *more = words
+    done = cli("bench", getattr(files, kind), "--clip", files.clip, *more)
+    assert done.code == code
+    assert message in done.err
+
+
+def test_demo_prints_a_table_and_draws(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "AGAINST", ("torch",))
+    monkeypatch.setattr(demo, "ROUNDS", 1)
+    picture = tmp_path / "a demo.png"
+    found = cli("demo", "-o", picture, "--frames", 4, "--threads", 1, "--json").document
+    assert (found["fastest"], found["out"]) == ("torch", str(picture))
+    assert found["dense_iou"] > 0.5
+    assert found["stream_iou"] == pytest.approx(found["dense_iou"], abs=0.05)
+    with Image.open(picture) as image:
+        assert image.width > 3 * 512
+    before = picture.read_bytes()
+    again = cli("demo", "-o", picture, "--frames", 4)
+    assert again.code == 1
+    assert "--overwrite" in again.err
+    assert picture.read_bytes() == before
