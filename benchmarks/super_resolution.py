@@ -14,7 +14,7 @@ from skipfx import Engine, Hold, Preprocess, SkipModel
 from skipfx.bench.compare import Clip
 from skipfx.build import compile_engine
 from skipfx.media import open_frames
-from skipfx.transform import transform
+from skipfx.transformation import transform
 
 SIZE, START = (432, 768), 300
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from skipfx.runtime.artifact import load
     from skipfx.runtime.engine import Engine
     from skipfx.runtime.stream import Stats, Stream
-    from skipfx.transform import inspect, transform
-    from skipfx.verify import Verification, verify
+    from skipfx.transformation import inspect, transform
+    from skipfx.verification import Verification, verify
 
 __version__ = version("skipfx")
 
@@ -35,12 +35,12 @@ _HOMES = {
     "SkipModel": "skipfx.model",
     "Stats": "skipfx.runtime.stream",
     "Stream": "skipfx.runtime.stream",
-    "Verification": "skipfx.verify",
+    "Verification": "skipfx.verification",
     "compile": "skipfx.build",
-    "inspect": "skipfx.transform",
+    "inspect": "skipfx.transformation",
     "load": "skipfx.runtime.artifact",
-    "transform": "skipfx.transform",
-    "verify": "skipfx.verify",
+    "transform": "skipfx.transformation",
+    "verify": "skipfx.verification",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.errors import FrameError
 from skipfx.model import SkipModel
-from skipfx.verify import Step
+from skipfx.verification import Step
 
 Frames = tuple[Tensor, ...]
 

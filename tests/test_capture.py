@@ -12,7 +12,7 @@ from skipfx import graph as g
 from skipfx.capture import capture, example_frames, stream_graph
 from skipfx.errors import ArtifactError, CaptureError, FrameError, NothingToTransform
 from skipfx.testing import run_dense
-from skipfx.transform import transform
+from skipfx.transformation import transform
 from tests.networks import Branches, seeded
 
 FRAME = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(0))

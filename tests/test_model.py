@@ -17,7 +17,7 @@ from skipfx.errors import ArtifactError, FrameError
 from skipfx.media import Preprocess
 from skipfx.model import SkipModel
 from skipfx.options import Hold, InputNorm
-from skipfx.transform import transform
+from skipfx.transformation import transform
 from tests.networks import Branches, TwoFrames, branches_clip, moving_clip, seeded
 
 GATE = Hold(threshold=0.2, input_threshold=0.02)

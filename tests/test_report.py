@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from skipfx.options import Hold, InputNorm
 from skipfx.report import Report
-from skipfx.transform import inspect, transform
+from skipfx.transformation import inspect, transform
 from tests.networks import Branches, Squeeze, branches_clip, moving_clip, seeded
 
 

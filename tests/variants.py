@@ -10,7 +10,7 @@ from skipfx import graph as g
 from skipfx.capture import capture
 from skipfx.options import Gate, Hold, TransformOptions
 from skipfx.recipe import Recipe, classify, finish
-from skipfx.transform import measure
+from skipfx.transformation import measure
 from tests.networks import Frames
 
 

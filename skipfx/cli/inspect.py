@@ -10,7 +10,7 @@ from skipfx.cli.transforming import load_with_example
 from skipfx.model import SkipModel
 from skipfx.report import Report
 from skipfx.runtime.artifact import read
-from skipfx.transform import inspect
+from skipfx.transformation import inspect
 
 
 @with_records

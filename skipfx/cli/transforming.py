@@ -15,7 +15,7 @@ from skipfx.cli.steps import Asked, Shapes, kind_of, pictures_for, refuse_late
 from skipfx.errors import FrameError
 from skipfx.media import Picture, Preprocess
 from skipfx.model import SkipModel
-from skipfx.transform import transform
+from skipfx.transformation import transform
 
 
 def transformed(path: Path, example: Picture, asked: Asked) -> tuple[SkipModel, Preprocess]:

@@ -13,7 +13,7 @@ from skipfx.cli.transforming import dense_program, transformed
 from skipfx.errors import VerificationError
 from skipfx.media import Picture, open_frames
 from skipfx.testing import run_dense
-from skipfx.verify import Verification, verify
+from skipfx.verification import Verification, verify
 
 
 @with_records

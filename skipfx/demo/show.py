@@ -16,7 +16,7 @@ from skipfx.demo.scene import Scene
 from skipfx.media import Picture, Preprocess
 from skipfx.runtime.engine import Engine
 from skipfx.runtime.stream import Stats, Stream
-from skipfx.transform import transform
+from skipfx.transformation import transform
 
 Classes = NDArray[np.uint8]
 Tick = Callable[[str, int], object]

@@ -16,7 +16,7 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.options import Hold
 from skipfx.testing import drift, run_clip, run_dense
-from skipfx.transform import transform
+from skipfx.transformation import transform
 from tests.networks import Branches, Frames, Squeeze, branches_clip, moving_clip, seeded
 from tests.strategies import Sample, samples
 from tests.variants import Variants

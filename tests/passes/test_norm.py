@@ -16,7 +16,7 @@ from skipfx import ops
 from skipfx.errors import OptionError
 from skipfx.options import Gate, InputNorm, OutputNorm
 from skipfx.testing import run_clip, zero_states
-from skipfx.transform import transform
+from skipfx.transformation import transform
 from tests.networks import moving_clip, seeded
 from tests.passes.norm_reference import Floats, Layer, held, previous
 from tests.strategies import Sample, samples

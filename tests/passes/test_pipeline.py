@@ -17,7 +17,7 @@ from skipfx.passes import pipeline
 from skipfx.passes.base import Pass, run_passes
 from skipfx.spec import Stage, verify
 from skipfx.testing import run_clip
-from skipfx.transform import measure
+from skipfx.transformation import measure
 from tests.networks import Branches, Frames, Squeeze, TwoFrames, branches_clip, moving_clip, seeded
 from tests.strategies import Sample, samples
 

@@ -20,7 +20,7 @@ from skipfx.model import SkipModel
 from skipfx.options import Hold
 from skipfx.runtime import Engine
 from skipfx.testing import zero_states
-from skipfx.transform import transform
+from skipfx.transformation import transform
 from tests.networks import Frames, seeded
 
 Array = NDArray[Any]

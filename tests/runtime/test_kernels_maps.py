@@ -56,7 +56,9 @@ def test_slices(size: tuple[int, int]) -> None:
 def _pools(m: Any, x: Tensor) -> list[Tensor]:
     y = m.conv(x)
     found = [F.max_pool2d(y, k, s, p) for k, s, p in ((1, 1, 0), (2, 2, 1), (3, 1, 1), (3, 2, 1), (5, 1, 2), (2, 3, 1))]
-    found += [F.max_pool2d(y, (1, 3), (1, 2), (0, 1)), F.max_pool2d(y, 3, 2, 1, dilation=2)] if min(y.shape[2:]) > 2 else []
+    found += (
+        [F.max_pool2d(y, (1, 3), (1, 2), (0, 1)), F.max_pool2d(y, 3, 2, 1, dilation=2)] if min(y.shape[2:]) > 2 else []
+    )
     found += [F.max_pool2d(y, 3, 2, 1, ceil_mode=True), F.max_pool2d(y, 2, 2, 1, ceil_mode=True)]
     found += [F.avg_pool2d(y, 3, s, 1, count_include_pad=counted) for s in (1, 2, 3) for counted in (True, False)]
     found += [F.avg_pool2d(y, 3, 2, 1, ceil_mode=True, count_include_pad=False), F.avg_pool2d(y, 2, 1, 1)]
@@ -80,7 +82,9 @@ def _resizes(m: Any, x: Tensor) -> list[Tensor]:
     y = m.conv(x)
     height, width = y.shape[2:]
     found = [F.interpolate(y, scale_factor=scale) for scale in (2, 3, 0.5 if min(height, width) > 1 else 1)]
-    found += [F.interpolate(y, size=(2 * height + 1, max(1, width - 1)), mode=mode) for mode in ("nearest", "nearest-exact")]
+    found += [
+        F.interpolate(y, size=(2 * height + 1, max(1, width - 1)), mode=mode) for mode in ("nearest", "nearest-exact")
+    ]
     for mode in ("bilinear", "bicubic"):
         for corners in (False, True):
             found += [F.interpolate(y, scale_factor=2, mode=mode, align_corners=corners)]

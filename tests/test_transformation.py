@@ -12,7 +12,7 @@ from skipfx.capture import capture
 from skipfx.errors import FrameError, OptionError
 from skipfx.options import Hold, InputNorm
 from skipfx.recipe import classify
-from skipfx.transform import inspect, measure, transform
+from skipfx.transformation import inspect, measure, transform
 from tests.networks import Branches, TwoFrames, branches_clip, moving_clip, seeded
 
 FRAME = branches_clip()[0]
