@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.data import data_folder
 from benchmarks.pets import Detector, average_precision, true_boxes
-from benchmarks.report import measure, parser, quiet_console, share, show
+from benchmarks.report import parser, run, share
 from skipfx import Engine, Hold, Preprocess, SkipModel
 from skipfx.bench.compare import Clip
 from skipfx.build import compile_engine
@@ -27,14 +27,13 @@ def main() -> None:
     options_parser.add_argument("--threshold", type=float, default=0.25, help="share of a value's RMS")
     options_parser.add_argument("--input-threshold", type=float, default=12 / 255, help="of a pixel, in [0, 1]")
     options = options_parser.parse_args()
-    console = quiet_console(options)
     path = data_folder() / "models" / "yolov5n_480x640.pt2"
     with open_frames(data_folder() / "pets" / "pets_s2l1_480x360.mp4", limit=options.frames) as source:
         clip = Clip(list(source), Preprocess(size=SIZE))
     skip = transform(path, gate=Hold(threshold=options.threshold, input_threshold=options.input_threshold))
     engine = compile_engine(skip)
     facts = {"threshold": options.threshold, "input threshold": options.input_threshold, **accuracy(skip, engine, clip)}
-    show(measure(engine, skip.program, clip, options, console), facts, options, console)
+    run(engine, skip.program, clip, facts, options)
 
 
 def accuracy(skip: SkipModel, engine: Engine, clip: Clip) -> dict[str, object]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.data import data_folder
-from benchmarks.report import measure, parser, quiet_console, share, show
+from benchmarks.report import parser, run, share
 from skipfx import Engine, Hold, Preprocess, SkipModel
 from skipfx.bench.compare import Clip
 from skipfx.build import compile_engine
@@ -25,7 +25,6 @@ def main() -> None:
     options_parser.add_argument("--threshold", type=float, default=0.05, help="share of a value's RMS")
     options_parser.add_argument("--input-threshold", type=float, default=4 / 255, help="of a pixel, in [0, 1]")
     options = options_parser.parse_args()
-    console = quiet_console(options)
     with open_frames(data_folder() / "clips" / "one_by_one.mp4", limit=START + options.frames) as source:
         clip = Clip(list(source)[START:], Preprocess(size=SIZE, channels="luma"))
     skip = transform(
@@ -34,7 +33,7 @@ def main() -> None:
     )
     engine = compile_engine(skip)
     facts = {"threshold": options.threshold, "input threshold": options.input_threshold, **accuracy(skip, engine, clip)}
-    show(measure(engine, skip.program, clip, options, console), facts, options, console)
+    run(engine, skip.program, clip, facts, options)
 
 
 def accuracy(skip: SkipModel, engine: Engine, clip: Clip) -> dict[str, object]:

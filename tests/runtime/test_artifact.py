@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import skipfx.runtime.engine
+from skipfx.build import compile_engine
 from skipfx.errors import ArtifactError
 from skipfx.media import Preprocess
 from skipfx.options import Hold
@@ -24,8 +25,7 @@ CLIP = moving_clip(3, 13, 18, length=4)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    skip, engine = compiled(seeded(Branches()), CLIP[0], Hold(threshold=0.1))
-    return engine
+    return compiled(seeded(Branches()), CLIP[0], Hold(threshold=0.1))[1]
 
 
 @pytest.fixture
@@ -54,8 +54,6 @@ def test_equal_engines_make_equal_files(engine: Engine, path: Path, tmp_path: Pa
 def test_preprocessing_is_kept(engine: Engine, tmp_path: Path) -> None:
     skip, _ = compiled(seeded(Branches()), CLIP[0], Hold(threshold=0.1))
     skip.preprocess = Preprocess(size=(13, 18), mean=(0.5,), std=(2.0,))
-    from skipfx.build import compile_engine
-
     compile_engine(skip).save(tmp_path / "p.skipfx")
     assert load(tmp_path / "p.skipfx").preprocess == skip.preprocess
 
@@ -79,6 +77,13 @@ def flip(name: str) -> Callable[[dict[str, bytes]], None]:
     return edit
 
 
+def drop(name: str) -> Callable[[dict[str, bytes]], None]:
+    def edit(entries: dict[str, bytes]) -> None:
+        del entries[name]
+
+    return edit
+
+
 def manifest(**changes: object) -> Callable[[dict[str, bytes]], None]:
     def edit(entries: dict[str, bytes]) -> None:
         entries["manifest.json"] = json.dumps(json.loads(entries["manifest.json"]) | changes).encode()
@@ -89,9 +94,9 @@ def manifest(**changes: object) -> Callable[[dict[str, bytes]], None]:
 DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "code": (flip("code.o"), "code.o is missing or was changed"),
     "weights": (flip("constants.npz"), "constants.npz is missing or was changed"),
-    "no code": (lambda entries: entries.pop("code.o") and None, "code.o is missing"),
+    "no code": (drop("code.o"), "code.o is missing"),
     "unlisted code": (manifest(hashes={}), "manifest is damaged"),
-    "no manifest": (lambda entries: entries.pop("manifest.json") and None, "manifest cannot be read"),
+    "no manifest": (drop("manifest.json"), "manifest cannot be read"),
     "foreign": (manifest(kind="something"), "not a skipfx artifact"),
     "format": (manifest(format=99), "compile the model again"),
     "version": (manifest(versions={"skipfx": "0.1.0", "tvm": "0.1"}), "compile the model again"),

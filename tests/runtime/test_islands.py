@@ -27,7 +27,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         tokens = self.mix(x.flatten(2).transpose(1, 2))
-        return self.last(tokens.transpose(1, 2).reshape(x.shape))
+        mixed: Tensor = self.last(tokens.transpose(1, 2).reshape(x.shape))
+        return mixed
 
 
 def head(net: Any, x: Tensor) -> dict[str, Tensor]:
