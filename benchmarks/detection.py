@@ -30,7 +30,8 @@ def main() -> None:
     path = data_folder() / "models" / "yolov5n_480x640.pt2"
     with open_frames(data_folder() / "pets" / "pets_s2l1_480x360.mp4", limit=options.frames) as source:
         clip = Clip(list(source), Preprocess(size=SIZE))
-    skip = transform(path, gate=Hold(threshold=options.threshold, input_threshold=options.input_threshold))
+    example = tuple(torch.from_numpy(frame) for frame in clip[0])
+    skip = transform(path, example, gate=Hold(threshold=options.threshold, input_threshold=options.input_threshold))
     engine = compile_engine(skip)
     facts = {"threshold": options.threshold, "input threshold": options.input_threshold, **accuracy(skip, engine, clip)}
     run(engine, skip.program, clip, facts, options)

@@ -29,6 +29,7 @@ def main() -> None:
         clip = Clip(list(source)[START:], Preprocess(size=SIZE, channels="luma"))
     skip = transform(
         data_folder() / "models" / "vdsr_432x768.pt2",
+        tuple(torch.from_numpy(frame) for frame in clip[0]),
         gate=Hold(threshold=options.threshold, input_threshold=options.input_threshold),
     )
     engine = compile_engine(skip)

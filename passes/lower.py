@@ -164,9 +164,10 @@ class Lowering:
 
     def _segment(self, depth: int) -> Segment:
         found = None
-        if self.islands[depth]:
+        constants = [n for n in g.outputs(self.gm.graph) if n.op == "get_attr"] if depth == self.depth else []
+        if self.islands[depth] or constants:
             found = island(
-                self.gm, self.islands[depth], f"island_{depth}", lambda node: self._island_input(node, depth)
+                self.gm, self.islands[depth], f"island_{depth}", lambda node: self._island_input(node, depth), constants
             )
         return Segment(tuple(self.steps[depth]), tuple(self.arrays_in[depth]), tuple(self.arrays_out[depth]), found)
 

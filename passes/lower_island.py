@@ -14,7 +14,13 @@ OPSET = 20
 InputKey = tuple[str, int | str]
 
 
-def island(gm: fx.GraphModule, nodes: Sequence[fx.Node], name: str, key: Callable[[fx.Node], InputKey]) -> Island:
+def island(
+    gm: fx.GraphModule,
+    nodes: Sequence[fx.Node],
+    name: str,
+    key: Callable[[fx.Node], InputKey],
+    constants: Sequence[fx.Node] = (),
+) -> Island:
     """Cuts the nodes out of the graph and exports them.
 
     Args:
@@ -22,6 +28,7 @@ def island(gm: fx.GraphModule, nodes: Sequence[fx.Node], name: str, key: Callabl
         nodes: the island's operators, in order.
         name: for messages.
         key: says where the runtime finds an input.
+        constants: parameters that are outputs of the model, which the island hands out too.
 
     Raises:
         CompileError: the ONNX exporter cannot take an operator; the message names the operators.
@@ -35,6 +42,7 @@ def island(gm: fx.GraphModule, nodes: Sequence[fx.Node], name: str, key: Callabl
     outputs = [
         n for n in nodes if isinstance(n.meta.get("val"), torch.Tensor) and any(u not in members for u in n.users)
     ]
+    outputs += dict.fromkeys(constants)
     module = _extract(gm, nodes, inputs, outputs)
     model = _export(module, tuple(torch.zeros(g.value(n).shape, dtype=g.value(n).dtype) for n in inputs), nodes)
     return Island(name, model, tuple(key(node) for node in inputs), tuple(node.name for node in outputs))
@@ -50,6 +58,8 @@ def _extract(
             if source.op == "get_attr" and source not in copies:
                 copies[source] = graph.get_attr(str(source.target))
         copies[node] = graph.node_copy(node, copies.__getitem__)
+    for constant in set(outputs) - copies.keys():
+        copies[constant] = graph.get_attr(str(constant.target))
     graph.output(tuple(copies[node] for node in outputs))
     return fx.GraphModule(gm, graph)
 

@@ -47,7 +47,7 @@ class Assembler:
             row[K.SCRATCH], row[K.SCRATCH_SIZE], row[K.LINE] = memory.a_size, memory.scratch, memory.line
         begin = memory.c.add(np.concatenate(self.rows))
         return Image(
-            sizes=(memory.a_size + LANES, memory.m_size, 0, max(1, memory.q_size), memory.n_size),
+            sizes=(memory.a_size, memory.m_size, 0, max(1, memory.q_size), memory.n_size),
             per_task=(memory.scratch, 2 * memory.line),
             held_bytes=sum(4 * b.height * b.width * b.channels for b in self.plan.buffers),
             w=memory.w.joined(),

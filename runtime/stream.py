@@ -125,10 +125,10 @@ class Stream:
         return maps
 
     def state_dict(self) -> dict[str, Array]:
-        """A copy of the state."""
+        """A copy of the state: the values that are held, and the age of the last refresh."""
         a = self._a[: self.engine.program.sizes[0]]
         since = -1 if self._since_refresh is None else self._since_refresh
-        state = {"a": a.copy(), "m": self._m.copy(), "n": self._n.copy(), "since_refresh": np.array(since)}
+        state = {"a": a.copy(), "since_refresh": np.array(since)}
         return state | {f"value.{name}": value.copy() for name, value in self._values.items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
@@ -138,10 +138,10 @@ class Stream:
             UsageError: the state belongs to another network; this stream stays as it was.
         """
         own = self.state_dict()
-        for name in ("a", "m", "n", "since_refresh"):
+        for name in ("a", "since_refresh"):
             if name not in state or state[name].shape != own[name].shape or state[name].dtype != own[name].dtype:
                 raise UsageError(f"the state does not fit this engine: {name!r} is missing or has another shape")
-        self._a[: state["a"].size], self._m[:], self._n[:] = state["a"], state["m"], state["n"]
+        self._a[: state["a"].size], self._m[:], self._n[:] = state["a"], 0, 0
         self._values = {name[6:]: value.copy() for name, value in state.items() if name.startswith("value.")}
         since = int(state["since_refresh"])
         self._since_refresh = None if since < 0 else since
@@ -187,7 +187,8 @@ class Stream:
             return
         known = all(name in values for name in part.island.outputs)
         changed = any(self._n[cell : cell + TASKS].any() for cell in part.call.changed)
-        chained = any(kind == "value" for kind, _ in part.island.inputs)
+        earlier = [str(key) for kind, key in part.island.inputs if kind == "value"]
+        chained = any(values[key] is not self._values.get(key) for key in earlier)
         if known and not changed and not chained and not self._n[Cell.REFRESH]:
             return
         emitted = _split(given, part.arrays_out)

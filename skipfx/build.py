@@ -1,5 +1,7 @@
 """From a SkipModel to an engine: lower, assemble, compile. The one place where passes and runtime meet."""
 
+from collections import OrderedDict, defaultdict
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch.utils._pytree import TreeSpec
@@ -67,7 +69,16 @@ def structure(spec: TreeSpec) -> Structure:
         return ["list", parts]
     if spec.type is tuple:
         return ["tuple", parts]
-    if spec.type is dict:
-        return ["dict", dict(zip(map(str, spec.context), parts, strict=True))]
-    names = getattr(spec.context, "_fields", None) or [str(index) for index in range(len(parts))]
-    return ["dict", dict(zip(names, parts, strict=True))]
+    return ["dict", dict(zip(_names(spec), parts, strict=True))]
+
+
+def _names(spec: TreeSpec) -> list[str]:
+    """The names of a node's children; their numbers where it has none."""
+    context: Any = spec.context
+    if spec.type in (dict, OrderedDict):
+        return [str(name) for name in context]
+    if spec.type is defaultdict:
+        return [str(name) for name in context[1]]
+    if is_dataclass(spec.type):
+        return list(context[0])
+    return list(getattr(context, "_fields", map(str, range(spec.num_children))))

@@ -12,7 +12,7 @@ from tvm.script import tirx as T
 
 from skipfx.expr import Expr
 from skipfx.runtime.kernels.arithmetic import evaluate
-from skipfx.runtime.kernels.table import LANES, OPERAND_COLUMNS, SHIFT, Cell, Column
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, OPERAND_COLUMNS, SHIFT, Cell, Column
 
 K = Column
 MASK = (1 << SHIFT) - 1
@@ -92,7 +92,9 @@ def epilogue(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Callabl
                     squares[v] = squares[v] + delta[v] * delta[v]
                     largest[v] = T.max(largest[v], T.abs(delta[v]))
             fold(squares, largest)
-            norm = T.Bind(T.Select(rms > 0, squares[0], largest[0]))
+            # a sum that is not finite holds NaN or infinity, new or held, which a norm cannot tell from the other
+            finite = T.meta_var(squares[0] <= T.float32(FLT_MAX))
+            norm = T.Bind(T.Select(finite, T.Select(rms > 0, squares[0], largest[0]), T.float32(FLT_MAX)))
             if T.Or(fresh > 0, norm > mem.w[threshold + rms]):
                 for block in range(channels // LANES):
                     for v in T.vectorized(LANES):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 from torch.export import ExportedProgram
@@ -23,6 +24,14 @@ from skipfx.report import Report
 from skipfx.runtime.stream import Stats
 
 
+def engines(text: str) -> tuple[str, ...]:
+    """Reads names of dense engines, such as "onnxruntime,torch"."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in ENGINES]:
+        raise typer.BadParameter(f"{', '.join(unknown)}: expected some of {','.join(ENGINES)}")
+    return names
+
+
 @with_records
 def command(
     model: AnyPath,
@@ -31,8 +40,9 @@ def command(
     pictures: Pictures,
     output: Output,
     against: Annotated[
-        str, option("--against", f"Dense engines to compare with, of {','.join(ENGINES)}.", "all", metavar="NAME,...")
-    ] = ",".join(ENGINES),
+        Any,
+        option("--against", f"Dense engines: some of {','.join(ENGINES)}.", "all", parser=engines, metavar="NAME,..."),
+    ] = None,
     dense: DenseModel = None,
     frames: Annotated[int, option("--frames", "Use so many frames of the clip.", "80", min=WARMUP + 1)] = 80,
     rounds: Annotated[int, option("--rounds", "Turns that every engine has.", "3", min=1)] = 3,
@@ -45,18 +55,18 @@ def command(
     Every engine has a process of its own, the same frames and the same threads; they take turns. What is timed goes
     from the network's input tensor to its outputs; reading and preparing pictures is not in it.
     """
+    against = against or tuple(ENGINES)
     with open_frames(clip, raw_size=raw_size, limit=frames) as source:
         found = list(source)
     ready = make_ready(model, found[0], Asked(choices, pictures, output), threads)
     material = Clip(found, ready.preprocess)
     program = _program(model, ready, dense, material, choices.trust_pickle)
-    names = list(dict.fromkeys(against.split(",")))
     facts = machine()
     warn_of_load(facts, output)
     with output.progress("counting", len(found)) as advance:
         stats = activity(ready.engine, material, advance)
-    with output.progress("timing", (len(names) + len(WAYS)) * (rounds + 1)) as advance:
-        result = compare(ready.engine, program, material, names, rounds, advance)
+    with output.progress("timing", (len(against) + len(WAYS)) * (rounds + 1)) as advance:
+        result = compare(ready.engine, program, material, against, rounds, advance)
     document = _document(result, stats, ready, facts, rounds)
     output.show(_tables(document, per_layer), document)
 

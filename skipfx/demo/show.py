@@ -123,18 +123,18 @@ def moments(material: Material) -> Iterator[Moment]:
         classes = _classes(stream(frame))
         if index in wanted:
             picture = material.clip.pictures[index]
-            yield Moment(f"frame {index}: {wanted[index]}", picture, _work(stream, classes.shape), classes)
+            yield Moment(f"frame {index}: {wanted[index]}", picture, work(stream, classes.shape), classes)
 
 
-def _work(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The active positions of all layers laid over each other, each layer with its share of the work."""
-    work = np.zeros(shape)
+def work(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """What the last frame cost, where: the active positions of all layers, each weighed with its share of the MACs."""
+    found = np.zeros(shape)
     active = stream.active()
     for layer in stream.engine.program.layers:
         rows, columns = (np.arange(n) * m // n for n, m in zip(shape, (layer.height, layer.width), strict=True))
         share = layer.macs * layer.positions / stream.engine.total_macs
-        work += share * active[layer.name][np.ix_(rows, columns)]
-    return work
+        found += share * active[layer.name][np.ix_(rows, columns)]
+    return found
 
 
 def _classes(logits: NDArray[np.float32]) -> Classes:

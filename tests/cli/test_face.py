@@ -64,7 +64,7 @@ def test_artifacts_run_without_pytorch(files: Files) -> None:
 
 
 def test_an_interrupt_ends_quietly(cli: Cli, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("skipfx.cli.run.open_frames", interrupt)

@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from skipfx.cli import demo
-from tests.cli.conftest import LENGTH, Cli, Files
+from skipfx.bench.compare import WAYS, Comparison
+from skipfx.bench.timing import Timing
+from skipfx.cli import bench, demo
+from skipfx.demo.show import work
+from skipfx.media import Preprocess
+from skipfx.runtime.artifact import load
+from tests.cli.conftest import HEIGHT, LENGTH, WIDTH, Cli, Files, pictures
 
 ENGINE = ("--against", "torch", "--rounds", 1, "--threads", 1)
 
@@ -23,11 +28,14 @@ def test_bench_compares_with_dense_engines(cli: Cli, files: Files) -> None:
     assert [layer["name"] for layer in found["layers"]] == ["first", "last"]
 
 
-def test_bench_prints_a_table_per_layer(cli: Cli, files: Files) -> None:
-    done = cli("bench", files.skip, "--clip", files.clip, *ENGINE, "--per-layer")
+def test_bench_prints_tables(cli: Cli, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = {"torch": Timing(((0.040, 0.040),)), "openvino": Timing(((0.020, 0.020),))}
+    stream = {way: Timing(((0.005, 0.005),)) for way in WAYS}
+    monkeypatch.setattr(bench, "compare", lambda *_: Comparison(dense, stream, {"onnxruntime": "it is away"}))
+    done = cli("bench", files.skip, "--clip", files.clip, "--per-layer")
     assert done.code == 0
-    for word in ("torch", "still frame", "refresh on every frame", "active", "machine", "first", "last"):
-        assert word in done.out
+    for words in ("faster than openvino", "40.00", "4.00 x (4.00 - 4.00)", "left out it is away", "first", "last"):
+        assert words in done.out
 
 
 @pytest.mark.parametrize(
@@ -45,13 +53,20 @@ def test_bench_refuses(cli: Cli, files: Files, words: tuple[Any, ...], code: int
     assert message in done.err
 
 
+def test_work_adds_up_to_the_share_of_the_macs(files: Files) -> None:
+    stream = load(files.engine, threads=2).stream()
+    for picture in pictures(3):
+        stream(Preprocess()(picture))
+        assert work(stream, (HEIGHT, WIDTH)).mean() == pytest.approx(stream.stats.active_fraction)
+
+
 def test_demo_prints_a_table_and_draws(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "AGAINST", ("torch",))
     monkeypatch.setattr(demo, "ROUNDS", 1)
     picture = tmp_path / "a demo.png"
     found = cli("demo", "-o", picture, "--frames", 4, "--threads", 1, "--json").document
     assert (found["fastest"], found["out"]) == ("torch", str(picture))
-    assert found["dense_iou"] > 0.5
+    assert 0 < found["dense_iou"] <= 1
     assert found["stream_iou"] == pytest.approx(found["dense_iou"], abs=0.05)
     with Image.open(picture) as image:
         assert image.width > 3 * 512

@@ -1,9 +1,13 @@
 """The laws of DESIGN section 2, on the compiled engine."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from torch import nn
+from torch import Tensor, nn
 
 from skipfx.options import Hold
 from tests.networks import Branches, moving_clip, seeded
@@ -83,3 +87,29 @@ def test_nothing_drifts_under_slow_change() -> None:
         assert distance <= share * scale * (1 + 1e-4), f"at frame {time}"
         moved += stream.stats.active_fraction < 1 and bool(np.any(held != true))
     assert moved > 100  # the change was below the threshold on many frames
+
+
+def logarithm(net: Any, x: Tensor) -> list[Tensor]:
+    return [net.b(torch.log(net.a(x))), 1 / net.a(x)]
+
+
+def root_of_the_mean(net: Any, x: Tensor) -> Tensor:
+    result: Tensor = net.b(net.a(x) * torch.sqrt(x.mean((2, 3), keepdim=True)))
+    return result
+
+
+@pytest.mark.parametrize("body", [logarithm, root_of_the_mean])
+@pytest.mark.parametrize("gate", [EXACT, Hold(threshold=1e-6, input_threshold=0)], ids=["exact", "held"])
+def test_values_that_are_not_finite_go_with_their_cause(body: Callable[..., Any], gate: Hold) -> None:
+    """Infinity and NaN inside the network, or out of an island, come and go as where every frame is a refresh."""
+    model = Net(body, a=nn.Conv2d(1, 17, 1, bias=False), b=nn.Conv2d(17, 3, 3))
+    model.a.weight.data.abs_()
+    clip = [torch.ones(1, 1, 6, 7) for _ in range(7)]
+    for time, value in enumerate((-99.0, 0.0, -99.0, 1.0, 0.0, 1.0)):
+        clip[time + 1][:, :, 2:4, 3] = value
+    _, engine = compiled(model, (noise(1, 1, 6, 7).abs() + 1,), gate)
+    stream, refreshed = engine.stream(), engine.stream(refresh_every=1)
+    for time, frame in enumerate(clip):
+        for one, other in zip(flat(stream(frame)), flat(refreshed(frame)), strict=True):
+            assert np.array_equal(np.isfinite(one), np.isfinite(other)), f"at frame {time}"
+            assert np.allclose(one, other, rtol=1e-4, equal_nan=True), f"at frame {time}"

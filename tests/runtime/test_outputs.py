@@ -1,6 +1,7 @@
 """Frames in and outputs out: several frames, and the model's own structure however odd."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,18 @@ from tests.networks import TwoFrames, seeded
 from tests.runtime.check import Net, assert_agrees, assert_close, changing, compiled, flat, noise, reference
 
 
-class Pair(NamedTuple):
+class Named(NamedTuple):
     first: Tensor
     second: Tensor
+
+
+@dataclass
+class Fields:
+    first: Tensor
+    second: Tensor
+
+
+torch.export.register_dataclass(Fields)
 
 
 def _conv() -> nn.Conv2d:
@@ -79,18 +89,21 @@ def test_structures(kind: str) -> None:
     assert_close(leaves, next(iter(reference(skip, clip))))
 
 
-@pytest.mark.parametrize("kind", ["named tuple", "ordered dict"])
+NAMED: dict[str, Any] = {
+    "named tuple": Named,
+    "data class": Fields,
+    "ordered dict": lambda first, second: OrderedDict(first=first, second=second),
+    "default dict": lambda first, second: defaultdict(list, first=first, second=second),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
 def test_structures_by_name(kind: str) -> None:
-    """Named fields become a dict, which needs no class of the model."""
-
-    def body(m: Any, x: Tensor) -> Any:
-        a, b = m.a(x), m.b(x)
-        return Pair(a, b) if kind == "named tuple" else OrderedDict(second=b, first=a)
-
+    """What has names becomes a dict, which needs no class of the model."""
     clip = changing((3, 5, 6))
-    net = Net(body, a=_conv(), b=_conv())
+    net = Net(lambda m, x: NAMED[kind](m.a(x), m.b(x)), a=_conv(), b=_conv())
     _, engine = compiled(net, clip[0])
     outputs = engine.stream()(*clip[0])
-    assert list(outputs) == (["first", "second"] if kind == "named tuple" else ["second", "first"])
+    assert list(outputs) == ["first", "second"]
     with torch.no_grad():
         assert_close(flat([outputs["first"], outputs["second"]]), flat([net.a(*clip[0]), net.b(*clip[0])]))
