@@ -1,7 +1,8 @@
 """Files are written whole or not at all."""
 
 import os
-import tempfile
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from skipfx.errors import ArtifactError
@@ -17,14 +18,13 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
         raise ArtifactError(f"{path}: is a folder")
     if path.exists() and not overwrite:
         raise ArtifactError(f"{path}: exists; pass overwrite=True (--overwrite) to replace it")
-    draft = None
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            draft = Path(file.name)
+        with open(draft, "xb") as file:
             file.write(data)
         os.replace(draft, path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        if draft is not None:
+        with suppress(OSError):
             draft.unlink(missing_ok=True)

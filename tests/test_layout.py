@@ -54,7 +54,7 @@ def test_the_runtime_does_not_import_torch() -> None:
 
 
 def test_the_core_of_verification_does_not_import_torch() -> None:
-    code = "import sys, skipfx, skipfx.verify, skipfx.runtime, skipfx.plan; sys.exit('torch' in sys.modules)"
+    code = "import sys, skipfx, skipfx.verification, skipfx.runtime, skipfx.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -86,12 +86,9 @@ def test_every_file_is_listed_in_its_package(package: object) -> None:
     assert [name for name in files if f"{prefix}.{name}" not in listed] == []
 
 
-def test_public_names_are_sorted_and_resolve_to_what_they_say() -> None:
+def test_public_names_are_sorted_and_no_module_takes_their_place() -> None:
     assert skipfx.__all__ == sorted(skipfx.__all__)
-    code = (
-        "import skipfx, skipfx.transform, skipfx.verify\n"  # submodules of the same name must not take their place
-        "for name in ('transform', 'inspect', 'verify', 'SkipModel', 'Report', 'Hold', 'InputNorm', 'OutputNorm'):\n"
-        "    assert callable(getattr(skipfx, name)) and callable(getattr(skipfx, name)), name\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    modules = {path.stem for path in (ROOT / "skipfx").iterdir() if path.suffix in ("", ".py")}
+    # importing a submodule binds its name in the package, over a function that is called the same
+    assert modules & set(skipfx.__all__) == {"errors"}
+    assert all(callable(getattr(skipfx, name)) for name in skipfx.__all__ if name != "errors")

@@ -57,7 +57,10 @@ def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -
             held = T.Bind(mem.c[row + K.PLANE] + at)
             if rms == 0:
                 for x in range(width):
-                    mem.a[line + x] = T.max(mem.a[line + x], T.abs(mem.f[new + x] - mem.a[held + x]))
+                    delta = T.meta_var(T.abs(mem.f[new + x] - mem.a[held + x]))
+                    mem.a[line + x] = T.max(
+                        mem.a[line + x], T.Select(delta <= T.float32(FLT_MAX), delta, T.float32(FLT_MAX))
+                    )
                     finite = T.meta_var(T.abs(mem.f[new + x]) <= T.float32(FLT_MAX))
                     bad[0] = bad[0] | T.Select(finite, T.int32(0), T.int32(1))  # `Not` would let NaN pass
             else:
@@ -67,7 +70,7 @@ def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -
         fired = T.alloc_buffer((1,), "uint8")
         fired[0] = T.uint8(0)
         for x in range(width):
-            mark = T.meta_var(T.Cast("uint8", mem.a[line + x] > threshold))
+            mark = T.meta_var(T.Select(mem.a[line + x] <= threshold, T.uint8(0), T.uint8(1)))  # NaN has changed
             mem.m[marks + y * width + x] = mark
             fired[0] = fired[0] | mark
         mem.m[marks + height * width + y] = fired[0]

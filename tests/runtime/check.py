@@ -1,8 +1,9 @@
 """What the runtime's tests share: small networks, clips whose changes have a known shape, and the comparison.
 
-The engine and the PyTorch reference sum in different orders, so a norm that lies at its threshold may open a gate in one
-and not in the other, and all that follows differs. The tests with thresholds take clips on which no norm lies within
-MARGIN of its threshold (`settled`), which is far more than the orders of summation differ by; then every gate must agree.
+The engine and the PyTorch reference sum in different orders, so a norm that lies at its threshold may open a gate in
+one and not in the other, and all that follows differs. The tests with thresholds take clips on which no norm lies
+within MARGIN of its threshold (`settled`), which is far more than the orders of summation differ by; then every gate
+must agree.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,6 +41,9 @@ class Net(nn.Module):
                 self.register_buffer(name, part)
             else:
                 self.add_module(name, seeded(part, seed))
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
 
     def forward(self, *frames: Tensor) -> Any:
         return self.body(self, *frames)
@@ -152,7 +156,8 @@ class _Margin(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         if n.target is ops.changed and self.active:
-            new, old, threshold, norm = self.map_nodes_to_values(n.args, n)
+            arguments: Any = self.map_nodes_to_values(n.args, n)
+            new, old, threshold, norm = arguments
             margin = (ops.distance(new, old, norm) / threshold - 1).abs().min()
             self.smallest = min(self.smallest, float(margin))
         return super().run_node(n)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from skipfx.options import Hold
 from skipfx.runtime.islands import IslandRunner
 from tests.networks import Frames, Squeeze, moving_clip, seeded
-from tests.runtime.check import Net, assert_agrees, compiled
+from tests.runtime.check import Net, assert_agrees, assert_same, compiled, flat
 
 CLIP = moving_clip(3, 8, 10, length=5)
 
@@ -31,6 +31,22 @@ class Attention(nn.Module):
         return mixed
 
 
+def chain(net: Any, x: Tensor) -> list[Tensor]:
+    """The second island reads what the first computed, and a map that depends on it."""
+    first = net.conv(x)
+    tokens = first.flatten(2).softmax(2).cumsum(2)
+    second = net.conv(first * tokens.mean(2)[:, :, None, None])
+    return [second, tokens.amax(2) + second.sum((2, 3)), second.argmax(1)]
+
+
+def parts(net: Any, x: Tensor) -> list[Tensor]:
+    """Islands that read a slice, a concatenation and the frame, and whose results are concatenated and pooled."""
+    y = net.conv(x)
+    joined = torch.cat([y, x], 1)
+    whole = torch.cat([y[:, 2:].cumsum(3), joined.cumsum(2), x.flip(3)], 1)
+    return [whole, F.max_pool2d(whole, 3, 1, 1), net.last(whole[:, 3:6]), joined.mean((1, 2, 3)), x.sum()]
+
+
 def head(net: Any, x: Tensor) -> dict[str, Tensor]:
     features = F.relu(net.conv(x))
     scores = net.linear(features.mean((2, 3)))
@@ -42,6 +58,8 @@ NETWORKS: dict[str, nn.Module] = {
     "global pool and linear head": Net(head, conv=nn.Conv2d(3, 6, 3), linear=nn.Linear(6, 4)),
     "softmax over the picture": Net(lambda net, x: net.conv(x).flatten(2).softmax(2), conv=nn.Conv2d(3, 2, 3)),
     "attention in the middle": seeded(Attention()),
+    "one island after another": Net(chain, conv=nn.Conv2d(3, 3, 3, padding=1)),
+    "parts of maps": Net(parts, conv=nn.Conv2d(3, 5, 3, padding=1), last=nn.Conv2d(3, 2, 3)),
 }
 
 
@@ -58,22 +76,68 @@ def test_an_excluded_layer_is_an_island() -> None:
     assert {layer.name for layer in engine.program.layers} == {"first", "last"}
 
 
-def test_an_island_runs_only_when_an_input_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[int] = []
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the islands, each time that one runs."""
+    names: list[str] = []
     call = IslandRunner.__call__
 
-    def counted(self: IslandRunner, inputs: list[Any]) -> Any:
-        runs.append(1)
+    def noted(self: IslandRunner, inputs: list[Any]) -> Any:
+        names.append(self.island.name)
         return call(self, inputs)
 
-    monkeypatch.setattr(IslandRunner, "__call__", counted)
+    monkeypatch.setattr(IslandRunner, "__call__", noted)
+    return names
+
+
+@pytest.mark.parametrize("name", ["global pool and linear head", "one island after another"])
+def test_an_island_runs_only_when_an_input_changed(name: str, runs: list[str]) -> None:
     clip: list[Frames] = [CLIP[0], CLIP[0], CLIP[1], CLIP[1], CLIP[1]]
-    stream = compiled(NETWORKS["global pool and linear head"], CLIP[0], Hold(threshold=0.01))[1].stream()
-    found = []
+    engine = compiled(NETWORKS[name], CLIP[0], Hold(threshold=0.01))[1]
+    islands = [part.island.name for part in engine.program.parts if part.island is not None]
+    stream, found = engine.stream(), []
     for frames in clip:
+        runs.clear()
         stream(*frames)
-        found.append(len(runs))
-    assert found == [1, 1, 2, 2, 2]
+        found.append(list(runs))
+    assert found == [islands, [], islands, [], []]
+
+
+def test_a_change_below_the_threshold_does_not_reach_an_island(runs: list[str]) -> None:
+    frame = CLIP[0][0]
+    stream = compiled(NETWORKS["squeeze and excite"], CLIP[0], Hold(threshold=0.1, input_threshold=0.05))[1].stream()
+    for moved in (frame, frame + 0.04, frame - 0.04, frame):
+        stream(moved)
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_state_goes_with_what_its_islands_made(name: str) -> None:
+    engine = compiled(NETWORKS[name], CLIP[0])[1]
+    stream, other = engine.stream(), engine.stream()
+    stream(*CLIP[0])
+    state = stream.state_dict()
+    expected = [flat(stream(*frames)) for frames in CLIP[1:3]]
+    for frames in reversed(CLIP):
+        other(*frames)
+    other.load_state_dict(state)
+    for frames, want in zip(CLIP[1:3], expected, strict=True):
+        assert_same(flat(other(*frames)), want)
+
+
+def test_a_failure_in_an_island_is_mended_by_the_next_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = compiled(NETWORKS["one island after another"], CLIP[0])[1]
+    stream, untouched = engine.stream(), engine.stream()
+    stream(*CLIP[0])
+
+    def fail(*_: Any) -> None:
+        raise MemoryError("not enough")
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(IslandRunner, "__call__", fail)
+        stream(*CLIP[1])
+    assert_same(flat(stream(*CLIP[2])), flat(untouched(*CLIP[2])))
+    assert stream.stats.refreshed
 
 
 def test_reasons_are_given() -> None:

@@ -71,7 +71,7 @@ def _needed(model: Convs, before: Frames, after: Frames) -> dict[str, float]:
     for index, conv in enumerate(model.convs):
         assert isinstance(conv, nn.Conv2d)
         window = torch.ones(1, 1, *conv.kernel_size)
-        reached = F.conv2d(mask, window, None, conv.stride, conv.padding, conv.dilation) > 0  # type: ignore[arg-type]
+        reached = F.conv2d(mask, window, None, conv.stride, conv.padding, conv.dilation) > 0
         shares[f"convs.{index}"] = float(reached.double().mean())
     return shares
 

@@ -10,15 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor, nn
 
 from skipfx.options import Hold
-from tests.networks import Branches, moving_clip, seeded
+from tests.networks import Branches, Squeeze, moving_clip, seeded
 from tests.runtime.check import EXACT, Net, assert_close, assert_same, compiled, flat, noise
 from tests.strategies import Sample, samples
 
 CLIP = moving_clip(3, 13, 18, length=6)
 
 
-def branches() -> nn.Module:
-    return seeded(Branches())
+BRANCHES, SQUEEZE = seeded(Branches()), seeded(Squeeze())
+both = pytest.mark.parametrize("model", [BRANCHES, SQUEEZE], ids=["local", "island"])
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -30,8 +30,8 @@ def test_threshold_zero_is_bit_identical_to_refreshing_on_every_frame(sample: Sa
         assert_same(flat(stream(*frames)), flat(refreshed(*frames)), f"at frame {time}")
 
 
-def test_a_refresh_is_the_dense_model() -> None:
-    model = branches()
+@both
+def test_a_refresh_is_the_dense_model(model: nn.Module) -> None:
     _, engine = compiled(model, CLIP[0], Hold(threshold=0.3))
     stream = engine.stream(refresh_every=1)
     for frames in CLIP:
@@ -41,8 +41,9 @@ def test_a_refresh_is_the_dense_model() -> None:
         assert stream.stats.refreshed
 
 
-def test_a_refresh_forgets_what_came_before() -> None:
-    _, engine = compiled(branches(), CLIP[0], Hold(threshold=0.3))
+@both
+def test_a_refresh_forgets_what_came_before(model: nn.Module) -> None:
+    _, engine = compiled(model, CLIP[0], Hold(threshold=0.3))
     used, new = engine.stream(), engine.stream()
     for frames in CLIP[:-1]:
         used(*frames)
@@ -50,22 +51,29 @@ def test_a_refresh_forgets_what_came_before() -> None:
     assert_same(flat(used(*CLIP[-1])), flat(new(*CLIP[-1])))
 
 
-def test_a_still_frame_computes_nothing_and_changes_nothing() -> None:
-    _, engine = compiled(branches(), CLIP[0], Hold(threshold=0.1))
+@both
+def test_a_still_frame_computes_nothing_and_changes_nothing(model: nn.Module) -> None:
+    _, engine = compiled(model, CLIP[0], Hold(threshold=0.1))
     stream = engine.stream()
     for frames in CLIP:
         before = flat(stream(*frames))
-    after = flat(stream(*CLIP[-1]))
-    assert_same(after, before)
-    assert stream.stats.active_macs == 0
+    for _ in range(3):  # as often as there are output arrays, and once more
+        assert_same(flat(stream(*CLIP[-1])), before)
+        assert stream.stats.active_macs == 0
+        assert not any(active.any() for active in stream.active().values())
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
+@both
+def test_results_do_not_depend_on_the_number_of_threads(model: nn.Module) -> None:
     gate = Hold(threshold=0.1)
-    alone, together = (compiled(branches(), CLIP[0], gate, threads=threads)[1].stream() for threads in (1, 2))
+    streams = [compiled(model, CLIP[0], gate, threads=threads)[1].stream() for threads in (1, 2, 3)]
     for time, frames in enumerate(CLIP):
-        assert_same(flat(together(*frames)), flat(alone(*frames)), f"at frame {time}")
-        assert together.stats == alone.stats
+        alone, *others = [flat(stream(*frames)) for stream in streams]
+        for stream, together in zip(streams[1:], others, strict=True):
+            assert_same(together, alone, f"at frame {time}")
+            assert stream.stats == streams[0].stats
+            for name, active in stream.active().items():
+                assert np.array_equal(active, streams[0].active()[name])
 
 
 def test_nothing_drifts_under_slow_change() -> None:
@@ -94,7 +102,7 @@ def logarithm(net: Any, x: Tensor) -> list[Tensor]:
 
 
 def root_of_the_mean(net: Any, x: Tensor) -> Tensor:
-    result: Tensor = net.b(net.a(x) * torch.sqrt(x.mean((2, 3), keepdim=True)))
+    result: Tensor = net.b(net.a(x) * torch.sqrt(x.mean((2, 3)))[:, :, None, None])
     return result
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from tests.networks import TwoFrames, seeded
+from tests.networks import Frames, TwoFrames, seeded
 from tests.runtime.check import Net, assert_agrees, assert_close, changing, compiled, flat, noise, reference
 
 
@@ -40,7 +40,8 @@ def test_two_frames_of_different_sizes() -> None:
 def test_one_of_two_frames_changes() -> None:
     net = Net(lambda m, x, y: [m.a(x), m.b(y), F.relu(m.a(x) + m.b(y))], a=_conv(), b=_conv())
     first, second = noise(1, 3, 5, 6), noise(1, 3, 5, 6, seed=1)
-    clip = [(first, second), (noise(1, 3, 5, 6, seed=2), second), (first, second), (first, -second), (first, -second)]
+    third = noise(1, 3, 5, 6, seed=2)
+    clip: list[Frames] = [(first, second), (third, second), (first, second), (first, -second), (first, -second)]
     assert_agrees(net, clip)
 
 
