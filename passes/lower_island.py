@@ -1,5 +1,6 @@
 """Lowers the dense islands of one level to an ONNX model, which the runtime runs when an input changed."""
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -58,20 +59,26 @@ def _extract(
             if source.op == "get_attr" and source not in copies:
                 copies[source] = graph.get_attr(str(source.target))
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    for constant in set(outputs) - copies.keys():
-        copies[constant] = graph.get_attr(str(constant.target))
+    for node in outputs:
+        if node not in copies:
+            copies[node] = graph.get_attr(str(node.target))
     graph.output(tuple(copies[node] for node in outputs))
     return fx.GraphModule(gm, graph)
 
 
 def _export(module: fx.GraphModule, example: tuple[torch.Tensor, ...], nodes: Sequence[fx.Node]) -> bytes:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)  # it reports operators of packages that are not installed
             program = torch.onnx.export(module, example, dynamo=True, opset_version=OPSET, verbose=False)
         assert program is not None
     except Exception as error:
         operators = ", ".join(sorted({str(node.target) for node in nodes}))
         raise CompileError(f"a dense island cannot be exported to ONNX ({operators}): {error}") from error
+    finally:
+        logger.setLevel(level)
     data: bytes = program.model_proto.SerializeToString()
     return data

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -30,13 +29,21 @@ CODE, CONSTANTS, MANIFEST = "code.o", "constants.npz", "manifest.json"
 STAMP = (1980, 1, 1, 0, 0, 0)  # zip entries carry no time, so that equal programs make equal files
 
 
-class PartRecord(BaseModel):
-    """A `Part` without the bytes of its island."""
+class IslandRecord(BaseModel):
+    """An `Island` without its model, which is an entry of its own."""
 
-    call: dict[str, Any]
-    arrays_in: list[tuple[str, int | str]]
-    arrays_out: list[tuple[int, ...]]
-    island: dict[str, Any] | None
+    name: str
+    inputs: tuple[tuple[str, int | str], ...]
+    outputs: tuple[str, ...]
+
+
+class PartRecord(BaseModel):
+    """A `Part`."""
+
+    call: Call
+    arrays_in: tuple[tuple[str, int | str], ...]
+    arrays_out: tuple[tuple[int, ...], ...]
+    island: IslandRecord | None
 
 
 class Manifest(BaseModel):
@@ -54,12 +61,12 @@ class Manifest(BaseModel):
     hashes: dict[str, str]
     level: str
     frames: list[tuple[int, ...]]
-    sizes: list[int]
+    sizes: tuple[int, int, int, int, int]
     per_task: tuple[int, int]
     held_bytes: int
     parts: list[PartRecord]
     outputs: list[tuple[int, int] | str]
-    layers: list[dict[str, Any]]
+    layers: list[LayerCell]
     structure: Any
     preprocess: Preprocess | None
     info: dict[str, Any]
@@ -91,7 +98,7 @@ def read(path: Path) -> Program:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # a damaged zip file raises almost anything
         raise ArtifactError(f"{path}: not a skipfx artifact, or damaged: {error}") from error
     manifest = _checked(path, entries)
     with np.load(io.BytesIO(entries[CONSTANTS]), allow_pickle=False) as constants:
@@ -102,12 +109,12 @@ def read(path: Path) -> Program:
         w=w,
         c=c,
         frames=tuple(manifest.frames),
-        sizes=tuple(manifest.sizes),
+        sizes=manifest.sizes,
         per_task=manifest.per_task,
         held_bytes=manifest.held_bytes,
         parts=tuple(_part(part, entries) for part in manifest.parts),
         outputs=tuple(manifest.outputs),
-        layers=tuple(LayerCell(**layer) for layer in manifest.layers),
+        layers=tuple(manifest.layers),
         structure=manifest.structure,
         preprocess=manifest.preprocess,
         info=manifest.info,
@@ -133,31 +140,28 @@ def _entries(program: Program) -> dict[str, bytes]:
     entries = {CODE: program.code, CONSTANTS: constants.getvalue()}
     for part in program.parts:
         if part.island is not None:
-            entries[f"{part.island.name}.onnx"] = part.island.onnx
+            entries[_entry(part.island)] = part.island.onnx
     return entries
 
 
 def _manifest(program: Program, hashes: dict[str, str]) -> bytes:
     parts = []
     for part in program.parts:
-        island = None if part.island is None else {k: v for k, v in asdict(part.island).items() if k != "onnx"}
-        parts.append(
-            PartRecord(
-                call=asdict(part.call), arrays_in=list(part.arrays_in), arrays_out=list(part.arrays_out), island=island
-            )
-        )
+        found = part.island
+        island = None if found is None else IslandRecord(name=found.name, inputs=found.inputs, outputs=found.outputs)
+        parts.append(PartRecord(call=part.call, arrays_in=part.arrays_in, arrays_out=part.arrays_out, island=island))
     return (
         Manifest(
             versions=_versions(),
             hashes=hashes,
             level=program.level,
             frames=list(program.frames),
-            sizes=list(program.sizes),
+            sizes=program.sizes,
             per_task=program.per_task,
             held_bytes=program.held_bytes,
             parts=parts,
             outputs=list(program.outputs),
-            layers=[asdict(layer) for layer in program.layers],
+            layers=list(program.layers),
             structure=program.structure,
             preprocess=program.preprocess,
             info=program.info,
@@ -168,13 +172,13 @@ def _manifest(program: Program, hashes: dict[str, str]) -> bytes:
 
 
 def _part(part: PartRecord, entries: dict[str, bytes]) -> Part:
-    call = Call(**{**part.call, "changed": tuple(part.call["changed"])})
-    island = None
-    if part.island is not None:
-        name = part.island["name"]
-        inputs = tuple((kind, key) for kind, key in part.island["inputs"])
-        island = Island(name, entries[f"{name}.onnx"], inputs, tuple(part.island["outputs"]))
-    return Part(call, tuple(part.arrays_in), tuple(part.arrays_out), island)
+    found = part.island
+    island = None if found is None else Island(found.name, entries[_entry(found)], found.inputs, found.outputs)
+    return Part(part.call, part.arrays_in, part.arrays_out, island)
+
+
+def _entry(island: Island | IslandRecord) -> str:
+    return f"{island.name}.onnx"
 
 
 def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
@@ -184,9 +188,10 @@ def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
         raise ArtifactError(f"{path}: not a skipfx artifact, or damaged: its manifest cannot be read") from error
     if not isinstance(data, dict) or data.get("kind") != "skipfx artifact":
         raise ArtifactError(f"{path}: not a skipfx artifact")
-    if data.get("format") != FORMAT or data.get("versions", {}).get("tvm") != _versions()["tvm"]:
+    versions = data.get("versions")
+    if data.get("format") != FORMAT or not isinstance(versions, dict) or versions.get("tvm") != _versions()["tvm"]:
         raise ArtifactError(
-            f"{path}: made by {data.get('versions')}, format {data.get('format')}; this is {_versions()}, format "
+            f"{path}: made by {versions}, format {data.get('format')}; this is {_versions()}, format "
             f"{FORMAT}: compile the model again"
         )
     try:
@@ -196,8 +201,8 @@ def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
     for name, expected in manifest.hashes.items():
         if name not in entries or _hash(entries[name]) != expected:
             raise ArtifactError(f"{path}: {name} is missing or was changed after the artifact was written")
-    if not {CODE, CONSTANTS} <= manifest.hashes.keys():
-        raise ArtifactError(f"{path}: its manifest is damaged: the code or the weights are not listed")
+    if missing := {CODE, CONSTANTS, *(_entry(p.island) for p in manifest.parts if p.island)} - manifest.hashes.keys():
+        raise ArtifactError(f"{path}: its manifest is damaged: it does not list {', '.join(sorted(missing))}")
     if manifest.level not in host_levels():
         raise ArtifactError(
             f"{path}: compiled for {manifest.level}; this machine runs {', '.join(host_levels())}: compile with "

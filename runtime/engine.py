@@ -56,7 +56,7 @@ class Program:
     w: NDArray[np.float32]
     c: NDArray[np.int64]
     frames: tuple[tuple[int, ...], ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[int, int, int, int, int]
     per_task: tuple[int, int]
     held_bytes: int
     parts: tuple[Part, ...]

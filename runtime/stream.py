@@ -72,7 +72,9 @@ class Stream:
             frames: float32 arrays or CPU tensors of the shapes the engine was compiled for, [1, C, H, W].
 
         Returns:
-            Arrays that belong to the caller; of PyTorch where the first frame was.
+            Arrays that keep their values for as long as they are held. They are read-only, since the stream goes on
+            with their memory once they are dropped: copy what is to be changed in place. Where the first frame was a
+            tensor of PyTorch, which knows no read-only memory, tensors of their own.
 
         Raises:
             FrameError: wrong number, shape, type or device, or NaN; the state stays as it was.
@@ -91,7 +93,7 @@ class Stream:
         finally:
             self._busy.release()
         if type(frames[0]).__module__.partition(".")[0] == "torch":
-            leaves = [sys.modules["torch"].from_numpy(leaf) for leaf in leaves]
+            leaves = [sys.modules["torch"].from_numpy(leaf.copy()) for leaf in leaves]
         return rebuild(self.engine.program.structure, iter(leaves))
 
     def refresh(self) -> None:
@@ -197,7 +199,12 @@ class Stream:
 
     def _leaves(self, array: Array, values: dict[str, Array]) -> list[Array]:
         emitted = _split(array, self.engine.program.parts[-1].arrays_out)
-        return [values[key].copy() if isinstance(key, str) else emitted[key[1]] for key in self.engine.program.outputs]
+        leaves = []
+        for key in self.engine.program.outputs:
+            leaf = (values[key] if isinstance(key, str) else emitted[key[1]]).view()
+            leaf.flags.writeable = False
+            leaves.append(leaf)
+        return leaves
 
 
 def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
@@ -210,7 +217,8 @@ def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
         try:
             frame = np.from_dlpack(frame.detach() if hasattr(frame, "detach") else frame)
         except (BufferError, TypeError, RuntimeError, ValueError) as error:
-            raise FrameError(f"the frame cannot be read from here: move it to the CPU ({error})") from error
+            what = getattr(frame, "dtype", type(frame).__name__)
+            raise FrameError(f"expected a float32 frame on the CPU, got {what} that cannot be read: {error}") from error
     if frame.shape != shape:
         raise FrameError(
             f"expected a frame of shape {list(shape)}, got {list(frame.shape)}; a stream is for one size: compile the "

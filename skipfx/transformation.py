@@ -50,21 +50,17 @@ def transform(
     Raises:
         OptionError: an option is out of its range, or a pattern matches no module.
         FrameError: the example frames are missing, of the wrong kind, or give values that are not finite.
-        CaptureError: the model cannot be captured.
-        ArtifactError: the file is missing or damaged.
+        CaptureError, ArtifactError: the model cannot be captured, or its file cannot be read.
         NothingToTransform: no convolution of the model is local in space.
     """
-    options = TransformOptions(
-        gate=gate, block=block, update=update, exclude=exclude, thresholds=dict(thresholds or {})
-    )
+    overrides = dict(thresholds or {})
+    options = TransformOptions(gate=gate, block=block, update=update, exclude=exclude, thresholds=overrides)
     program = capture(model, frames, trust_pickle=trust_pickle)
     examples = example_frames(program, frames)
     gm = classify(program, options.exclude, observe)
     _check_patterns(gm, options)
-    recipe = Recipe(
-        options=options, input_threshold=_input_threshold(options.gate, examples), scales=measure(gm, examples)
-    )
-    return SkipModel(program, recipe, gm, observe)
+    threshold, scales = _input_threshold(options.gate, examples), measure(gm, examples)
+    return SkipModel(program, Recipe(options=options, input_threshold=threshold, scales=scales), gm, observe)
 
 
 def inspect(

@@ -1,6 +1,8 @@
 """Artifacts: whole or not at all, checked before any code is loaded, and run without PyTorch."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -17,6 +19,7 @@ from skipfx.errors import ArtifactError
 from skipfx.media import Preprocess
 from skipfx.options import Hold
 from skipfx.runtime import Engine, load
+from skipfx.runtime.artifact import read
 from tests.networks import Branches, moving_clip, seeded
 from tests.runtime.check import assert_same, compiled, flat
 
@@ -91,6 +94,10 @@ def manifest(**changes: object) -> Callable[[dict[str, bytes]], None]:
     return edit
 
 
+def manifest_of(data: bytes) -> Callable[[dict[str, bytes]], None]:
+    return lambda entries: entries.update({"manifest.json": data})
+
+
 DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "code": (flip("code.o"), "code.o is missing or was changed"),
     "weights": (flip("constants.npz"), "constants.npz is missing or was changed"),
@@ -101,7 +108,12 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "format": (manifest(format=99), "compile the model again"),
     "version": (manifest(versions={"skipfx": "0.1.0", "tvm": "0.1"}), "compile the model again"),
     "level": (manifest(level="x86-64-v9"), "compiled for x86-64-v9"),
-    "field": (manifest(sizes="many"), "manifest is damaged"),
+    "field": (manifest(sizes="many"), "manifest is damaged: sizes"),
+    "sizes": (manifest(sizes=[1, 2]), "manifest is damaged: sizes"),
+    "layers": (manifest(layers=[{"name": "x"}]), "manifest is damaged: layers"),
+    "parts": (manifest(parts=[{"call": {}}]), "manifest is damaged: parts"),
+    "versions": (manifest(versions="none"), "compile the model again"),
+    "no manifest but a list": (manifest_of(b"[]"), "not a skipfx artifact"),
 }
 
 
@@ -119,9 +131,32 @@ def test_a_changed_artifact_is_refused_before_its_code_is_loaded(
 
 
 def test_a_truncated_file_is_refused(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ArtifactError, match="damaged"):
-        load(path)
+    whole = path.read_bytes()
+    for length in (0, 1, 30, 1000, len(whole) // 2, len(whole) - 200, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match="damaged|not a skipfx artifact"):
+            load(path)
+
+
+def test_a_flipped_bit_is_found_or_does_no_harm(engine: Engine, path: Path) -> None:
+    """Anywhere in the file: in what frames the entries, bit by bit, and in the entries."""
+    whole = path.read_bytes()
+    frame = [*range(60), *range(len(whole) - 400, len(whole))]
+    spots = [(at, bit) for at in frame for bit in range(8)] + [(at, 4) for at in range(60, len(whole), 5003)]
+    found = 0
+    for at, bit in spots:
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << bit
+        path.write_bytes(damaged)
+        try:
+            program = read(path)
+        except ArtifactError:
+            found += 1
+        else:
+            assert program.code == engine.program.code
+            assert program.w.tobytes() == engine.program.w.tobytes()
+            assert program.c.tobytes() == engine.program.c.tobytes()
+    assert found > len(spots) / 4
 
 
 def test_what_is_no_artifact_is_refused(tmp_path: Path) -> None:
@@ -143,6 +178,19 @@ def test_saving_loses_nothing(engine: Engine, path: Path, tmp_path: Path) -> Non
     with pytest.raises(ArtifactError, match="is a folder"):
         engine.save(tmp_path, overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_leaves_what_was_there(engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ArtifactError, match="cannot be written: No space left"):
+        engine.save(path, overwrite=True)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 WITHOUT_TORCH = """
