@@ -1,4 +1,4 @@
-"""The hold gate (DESIGN, section 2): a value stays what it was until it has moved by more than its threshold.
+"""The hold gate: a value stays what it was until it has moved by more than its threshold.
 
     y_t[p] = y'_t[p]   if N(y'_t[p] - y_{t-1}[p]) > tau     (then p is changed)
              y_{t-1}[p] otherwise

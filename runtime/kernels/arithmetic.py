@@ -1,7 +1,7 @@
 """Expressions (`skipfx.expr`) as TVM arithmetic on float32, with functions that vectorise.
 
 `exp` is Cody-Waite range reduction with a polynomial of degree 6 (about 1 unit in the last place); `erf` is Abramowitz
-and Stegun 7.1.26 (absolute error below 2e-7).
+and Stegun 7.1.26 (absolute error below 5e-7, rounding included).
 """
 
 from collections.abc import Callable

@@ -35,7 +35,7 @@ def held_nodes(gm: fx.GraphModule) -> list[str]:
 
 
 def hold(new: Floats, old: Floats, threshold: float, norm: str, dilation: int, block: int) -> Floats:
-    """y_t of DESIGN section 2 in float64, position by position; maps are [C, H, W]."""
+    """y_t of the hold gate in float64, position by position; maps are [C, H, W]."""
     delta = new - old
     size = np.sqrt((delta**2).mean(0)) if norm == "rms" else np.abs(delta).max(0)
     changed = size > threshold

@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused(path: Path) -> None:
     whole = path.read_bytes()
     for length in (0, 1, 30, 1000, len(whole) // 2, len(whole) - 200, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ArtifactError, match="damaged|not a skipfx artifact"):
+        with pytest.raises(ArtifactError, match=r"damaged|not a skipfx artifact"):
             load(path)
 
 

@@ -1,4 +1,4 @@
-"""The laws of DESIGN section 2, on the compiled engine."""
+"""The laws of the hold gate, on the compiled engine."""
 
 from collections.abc import Callable
 from typing import Any
