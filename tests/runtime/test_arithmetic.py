@@ -32,7 +32,8 @@ EXPRESSIONS: dict[str, Expr] = {
 EXPONENTS = np.float32(2.0) ** np.arange(-149, 128, dtype=np.float32)
 SIZES = np.concatenate([EXPONENTS * scale for scale in np.linspace(1, 1.99, 24, dtype=np.float32)])
 NEAR = np.linspace(-110, 95, 100_001, dtype=np.float32)
-VALUES = np.concatenate([[0], SIZES, -SIZES, NEAR, np.float32([-3.4028235e38, 3.4028235e38])]).astype(np.float32)
+LIMIT = np.finfo(np.float32).max
+VALUES = np.concatenate([[0, -LIMIT, LIMIT], SIZES, -SIZES, NEAR]).astype(np.float32)
 VALUES = np.pad(VALUES, (0, -VALUES.size % LANES))
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from skipfx.options import Hold
 from skipfx.runtime.islands import IslandRunner
 from tests.networks import Frames, Squeeze, moving_clip, seeded
-from tests.runtime.check import Net, assert_agrees, assert_same, compiled, flat
+from tests.runtime.check import Net, assert_agrees, assert_same, compiled, flat, noise
 
 CLIP = moving_clip(3, 8, 10, length=5)
 
@@ -47,6 +47,18 @@ def parts(net: Any, x: Tensor) -> list[Tensor]:
     return [whole, F.max_pool2d(whole, 3, 1, 1), net.last(whole[:, 3:6]), joined.mean((1, 2, 3)), x.sum()]
 
 
+def without_rules(net: Any, x: Tensor) -> list[Tensor]:
+    """What the sparse region does not know, as real networks have it."""
+    y = net.conv(x)
+    return [
+        net.up(y), F.pixel_shuffle(y, 2), net.groups(y), F.instance_norm(y), F.layer_norm(y, y.shape[1:]),
+        F.adaptive_avg_pool2d(y, (3, 2)), F.pad(y, (2, 1, 1, 2), "reflect"), F.pad(y, (1, 2, 0, 1)), y.softmax(1),
+        y.argmax(1), F.normalize(y), torch.einsum("bchw,bdhw->bcd", y, y), y.roll(2, 3), y.transpose(2, 3), y > 0.1,
+        y.max(1, keepdim=True).values, y.topk(2, 1).indices, y * net.everywhere, y[:, :, 1:-1, ::2], y[:, ::2],
+        y.sum((2, 3)).to(torch.float64), torch.where(y > 0, y, -y), (y > 0).sum(), torch.stack([y, -y], 1),
+    ]  # fmt: skip
+
+
 def head(net: Any, x: Tensor) -> dict[str, Tensor]:
     features = F.relu(net.conv(x))
     scores = net.linear(features.mean((2, 3)))
@@ -59,6 +71,13 @@ NETWORKS: dict[str, nn.Module] = {
     "softmax over the picture": Net(lambda net, x: net.conv(x).flatten(2).softmax(2), conv=nn.Conv2d(3, 2, 3)),
     "attention in the middle": seeded(Attention()),
     "one island after another": Net(chain, conv=nn.Conv2d(3, 3, 3, padding=1)),
+    "operators without a rule": Net(
+        without_rules,
+        conv=nn.Conv2d(3, 8, 3, padding=1),
+        up=nn.ConvTranspose2d(8, 3, 3, 2),
+        groups=nn.GroupNorm(2, 8),
+        everywhere=noise(1, 8, 8, 10),
+    ),
     "parts of maps": Net(parts, conv=nn.Conv2d(3, 5, 3, padding=1), last=nn.Conv2d(3, 2, 3)),
 }
 
