@@ -10,7 +10,7 @@ are medians over the rounds, with their range.
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import cycle
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.convolutions import COPIES, SHAPES, Convolution
 from benchmarks.kernel_step import positions, prepared
-from skipfx.bench.dense import ENGINES, EngineUnavailable, dense_engine
+from skipfx.bench.dense import ENGINES, EngineUnavailable, built, saved
 from skipfx.bench.timing import Runner, Step, Timing, interleave, machine, ratio
 from skipfx.bench.worker import Worker
 from skipfx.cli.figures import machine_lines, spread
@@ -33,6 +33,7 @@ SHARES = {"skipfx 100 %": 1.0, "skipfx 5 %": 0.05, "skipfx 1 %": 0.01}
 DENSE, *SPARSE = SHARES
 OWN_LAYOUT = ("onnxruntime", "openvino")  # these convert what they take and give
 WARMUP, CALLS = 2, 3  # of a block
+ASIDE = Console(stderr=True)
 
 
 def main() -> None:
@@ -49,8 +50,9 @@ def main() -> None:
         parser.error(f"--shapes: none of {', '.join(shape.name for shape in SHAPES)}")
     facts, console = machine(), Console(width=WIDTH, highlight=False)
     document: dict[str, Any] = {"machine": facts, "threads": {}}
+    networks = networks_of(shapes, options.against)
     for threads in options.threads:
-        timings, unavailable = measure(shapes, threads, options.against, options.rounds)
+        timings, missing = measure(shapes, threads, networks, options.rounds)
         found = document["threads"][threads] = figures(shapes, timings)
         if not options.json:
             console.print(table(threads, found))
@@ -58,26 +60,35 @@ def main() -> None:
     if options.json:
         print(json.dumps(document, indent=1))
     else:
-        console.print("\n".join(machine_lines(facts, unavailable)), soft_wrap=True)
+        console.print("\n".join(machine_lines(facts, missing)), soft_wrap=True)
+
+
+def networks_of(shapes: Sequence[Convolution], against: Sequence[str]) -> dict[str, list[bytes]]:
+    """Per library, the shapes in the format that it takes."""
+    networks: dict[str, list[bytes]] = {name: [] for name in against}
+    for shape in track(shapes, "saving", console=ASIDE, transient=True):
+        programs = {summed: shape.program(summed) for summed in (True, False)}
+        for name, found in networks.items():
+            found.append(saved(name, programs[name in OWN_LAYOUT]))
+    return networks
 
 
 def measure(
-    shapes: Sequence[Convolution], threads: int, against: Sequence[str], rounds: int
+    shapes: Sequence[Convolution], threads: int, networks: dict[str, list[bytes]], rounds: int
 ) -> tuple[list[dict[str, Timing]], dict[str, str]]:
     """Per shape, what a call took each engine; and which libraries could not run, with the reason."""
     unavailable: dict[str, str] = {}
-    console = Console(stderr=True)
     with ExitStack() as stack:
         runners: dict[str, Runner] = {}
-        for name in track([*against, *SHARES], "starting", console=console, transient=True):
-            build: Callable[..., Iterator[Step]] = _ours if name in SHARES else _dense
+        for name in track([*networks, *SHARES], "starting", console=ASIDE, transient=True):
+            build, more = (_ours, ()) if name in SHARES else (_dense, (networks[name],))
             try:
-                runners[name] = stack.enter_context(Worker(build, name, shapes, threads))
+                runners[name] = stack.enter_context(Worker(build, name, shapes, threads, *more))
             except EngineUnavailable as error:
                 unavailable[name] = str(error)
         found: list[dict[str, list[tuple[float, ...]]]] = [{name: [] for name in runners} for _ in shapes]
         turns = [index for _ in range(rounds) for index in range(len(shapes))]
-        for turn in track(turns, f"timing, {threads} threads", console=console, transient=True):
+        for turn in track(turns, f"timing, {threads} threads", console=ASIDE, transient=True):
             for name, timing in interleave(runners, CALLS, 1, warmup=WARMUP, pause=0.02).items():
                 found[turn][name] += timing.rounds
     return [{name: Timing(tuple(blocks)) for name, blocks in one.items()} for one in found], unavailable
@@ -137,8 +148,8 @@ def _ours(name: str, shapes: Sequence[Convolution], threads: int) -> Iterator[St
     return _turns([prepared(shape, SHARES[name], threads)[1] for shape in shapes])
 
 
-def _dense(name: str, shapes: Sequence[Convolution], threads: int) -> Iterator[Step]:
-    engines = [dense_engine(name, shape.program(summed=name in OWN_LAYOUT), threads) for shape in shapes]
+def _dense(name: str, shapes: Sequence[Convolution], threads: int, networks: Sequence[bytes]) -> Iterator[Step]:
+    engines = [built(name, network, threads) for network in networks]
     return _turns([partial(engine, shape.frame) for engine, shape in zip(engines, shapes, strict=True)])
 
 

@@ -8,16 +8,14 @@ but as soon as another process wants a core, spinning makes it twice as slow. En
 other: time them with `dense_worker`.
 """
 
-import copy
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from itertools import cycle
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -84,19 +82,41 @@ def dense_engine(name: str, program: ExportedProgram, threads: int) -> DenseEngi
         UsageError: the name is unknown, or there is no thread.
         EngineUnavailable: the engine is not installed, or it refuses the network; the message holds its reason.
     """
+    return built(name, saved(name, program), threads)
+
+
+def saved(name: str, program: ExportedProgram) -> bytes:
+    """A network in the format that the engine called `name` takes, so that a process can build it alone.
+
+    Raises:
+        UsageError: the name is unknown.
+        EngineUnavailable: the network has no such form; the message holds the reason.
+    """
     if name not in ENGINES:
         raise UsageError(f"dense engine {name!r} is unknown: expected one of {', '.join(ENGINES)}")
+    with _refusing(name):
+        return ENGINES[name].save(program)
+
+
+def built(name: str, network: bytes, threads: int) -> DenseEngine:
+    """The engine called `name` for a network from `saved`; errors as those of `dense_engine`."""
     if threads < 1:
         raise UsageError(f"threads must be 1 or more, got {threads}")
+    with _refusing(name):
+        version, run = ENGINES[name].build(network, threads)
+    return DenseEngine(name, version, threads, run)
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings(action="ignore"):
-            version, run = ENGINES[name](program, threads)
+            yield
     except EngineUnavailable:
         raise
     except Exception as error:  # whatever an engine raises, the others can still be compared
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineUnavailable(f"{name} cannot run this network: {reason}; leave it out of the comparison") from error
-    return DenseEngine(name, version, threads, run)
 
 
 def dense_worker(name: str, program: ExportedProgram, threads: int, clip: Sequence[tuple[Array, ...]]) -> Worker:
@@ -115,25 +135,22 @@ def dense_worker(name: str, program: ExportedProgram, threads: int, clip: Sequen
     """
     if not clip:
         raise UsageError("the clip has no frame: an engine is timed on one frame or more")
-    saved = BytesIO()
-    torch.export.save(program, saved)
-    return Worker(_steps, name, saved.getvalue(), threads, clip)
+    return Worker(_steps, name, saved(name, program), threads, clip)
 
 
-def _steps(name: str, saved: bytes, threads: int, clip: Sequence[tuple[Array, ...]]) -> Iterator[Step]:
-    engine = dense_engine(name, torch.export.load(BytesIO(saved)), threads)
+def _steps(name: str, network: bytes, threads: int, clip: Sequence[tuple[Array, ...]]) -> Iterator[Step]:
+    engine = built(name, network, threads)
     return (partial(engine, *frames) for frames in cycle(clip))
 
 
-def _onnxruntime(program: ExportedProgram, threads: int) -> Engine:
+def _onnxruntime(network: bytes, threads: int) -> Engine:
     ort = _library("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    with TemporaryDirectory() as folder:
-        session = ort.InferenceSession(_onnx(program, Path(folder)), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
 
     def run(frames: Sequence[Array]) -> list[Array]:
@@ -143,15 +160,15 @@ def _onnxruntime(program: ExportedProgram, threads: int) -> Engine:
     return ort.__version__, run
 
 
-def _openvino(program: ExportedProgram, threads: int) -> Engine:
+def _openvino(network: bytes, threads: int) -> Engine:
     openvino = _library("openvino")
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",  # the default takes bfloat16 where the CPU has it
     }
-    with TemporaryDirectory() as folder:
-        compiled = openvino.Core().compile_model(_onnx(program, Path(folder)), "CPU", options)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(network), "CPU", options)
     request = compiled.create_infer_request()
 
     def run(frames: Sequence[Array]) -> list[Array]:
@@ -160,26 +177,19 @@ def _openvino(program: ExportedProgram, threads: int) -> Engine:
     return openvino.__version__, run
 
 
-def _torch(program: ExportedProgram, threads: int) -> Engine:
+def _torch(network: bytes, threads: int) -> Engine:
     torch.set_num_threads(threads)
-    return torch.__version__, _torch_run(_channels_last(program))
+    return torch.__version__, _torch_run(_channels_last(_loaded(network)))
 
 
-def _torch_compiled(program: ExportedProgram, threads: int) -> Engine:
+def _torch_compiled(network: bytes, threads: int) -> Engine:
     torch.set_num_threads(threads)
+    program = _loaded(network)
     run = _torch_run(torch.compile(_channels_last(program), options={"freezing": True}))
     inputs = {node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")}
     shapes = [tuple(inputs[name].shape) for name in program.graph_signature.user_inputs]
     run([np.zeros(shape, np.float32) for shape in shapes])  # compiles now, so that a missing C++ compiler shows here
     return torch.__version__, run
-
-
-ENGINES: dict[str, Callable[[ExportedProgram, int], Engine]] = {
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-    "torch": _torch,
-    "torch-compiled": _torch_compiled,
-}
 
 
 def _library(name: str) -> Any:
@@ -189,17 +199,27 @@ def _library(name: str) -> Any:
         raise EngineUnavailable(f'{name} cannot be imported ({error}): pip install "skipfx[bench]"') from error
 
 
-def _onnx(program: ExportedProgram, folder: Path) -> Path:
-    path = folder / "network.onnx"
+@lru_cache(maxsize=1)  # two engines in turn take the same network
+def _onnx(program: ExportedProgram) -> bytes:
     exported = torch.onnx.export(program, (), dynamo=True, opset_version=ONNX_OPSET, verbose=False)
     if exported is None:
         raise EngineUnavailable("torch.onnx gave no program")
-    exported.save(path)
-    return path
+    data: bytes = exported.model_proto.SerializeToString()
+    return data
+
+
+def _pt2(program: ExportedProgram) -> bytes:
+    file = BytesIO()
+    torch.export.save(program, file)
+    return file.getvalue()
+
+
+def _loaded(network: bytes) -> ExportedProgram:
+    return torch.export.load(BytesIO(network))
 
 
 def _channels_last(program: ExportedProgram) -> nn.Module:
-    module: nn.Module = copy.deepcopy(program.module(check_guards=False))  # it shares its weights with the program
+    module: nn.Module = program.module(check_guards=False)
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -215,3 +235,19 @@ def _torch_run(module: Callable[..., object]) -> Run:
 def _tensor(frame: Array) -> Tensor:
     tensor = torch.from_numpy(frame)
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How an engine gets its network: in which format, and what builds it of that."""
+
+    save: Callable[[ExportedProgram], bytes]
+    build: Callable[[bytes, int], Engine]
+
+
+ENGINES = {
+    "onnxruntime": _Kind(_onnx, _onnxruntime),
+    "openvino": _Kind(_onnx, _openvino),
+    "torch": _Kind(_pt2, _torch),
+    "torch-compiled": _Kind(_pt2, _torch_compiled),
+}
