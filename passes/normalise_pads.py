@@ -1,9 +1,12 @@
-"""Gives every convolution one form: explicit symmetric padding, no separate zero pad before it.
+"""Gives padding one form: numbers of the operator, or a border that its window takes in.
 
 1. `conv2d(padding="same")` becomes numbers, with a separate pad where the two sides differ.
-2. A zero `pad` whose only consumer is a convolution moves into the convolution where both sides are equal.
+2. Every convolution or pool takes the constant pad before it as its own: as numbers where a convolution has equal zeros
+   on both sides, else as `ops.border`, which costs nothing (TensorFlow's "same" is uneven at stride 2). Zeros are a
+   border of convolutions and of averages that count them, -inf of maxima.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +14,23 @@ import torch
 from torch import fx
 
 from skipfx import graph as g
+from skipfx import ops
 from skipfx.passes.base import Pass
 from skipfx.passes.remove_identity import PADS
 from skipfx.spec import Stage
 
 aten = torch.ops.aten
+# what a border may hold, by the operator that takes it in
+BORDER: dict[Any, float] = {
+    aten.conv2d.default: 0,
+    aten.avg_pool2d.default: 0,
+    aten.max_pool2d.default: -math.inf,
+}
 
 
 @dataclass(frozen=True)
 class NormalisePads(Pass):
-    """Moves padding into convolutions."""
+    """Moves padding into convolutions and pools."""
 
     name = "normalise_pads"
     stage = Stage.CANONICAL
@@ -31,8 +41,8 @@ class NormalisePads(Pass):
         for node in list(gm.graph.nodes):
             if node.target is aten.conv2d.padding:
                 modified |= _spell_out(gm, node)
-            if node.target is aten.conv2d.default:
-                modified |= _absorb(node)
+            if node.target in BORDER:
+                modified |= _absorb(gm, node)
         return modified
 
 
@@ -71,19 +81,37 @@ def _spell_out(gm: fx.GraphModule, conv: fx.Node) -> bool:
     return True
 
 
-def _absorb(conv: fx.Node) -> bool:
-    args = g.arguments(conv)
-    pad = args["input"]
-    if pad.target not in PADS or len(pad.users) != 1:
+def _absorb(gm: fx.GraphModule, reader: fx.Node) -> bool:
+    """Makes the pad that a window reads its own."""
+    pad = reader.args[0]
+    if not isinstance(pad, fx.Node) or pad.target not in PADS:
         return False
     given: dict[str, Any] = g.arguments(pad)
     sides = [*given["pad"], 0, 0][:4]
-    if given.get("mode", "constant") != "constant" or (given["value"] or 0) != 0 or len(given["pad"]) > 4:
+    value = given["value"] or 0
+    plain = given.get("mode", "constant") == "constant" and len(given["pad"]) <= 4 and min(sides) >= 0
+    if not plain or value != BORDER[reader.target] or not _counts_the_pad(gm, reader):
         return False
     left, right, top, bottom = sides
-    if left != right or top != bottom or min(sides) < 0:
-        return False
-    padding = [args["padding"][0] + top, args["padding"][1] + left]
-    conv.args = (given["self"], args["weight"], args["bias"], args["stride"], padding, args["dilation"], args["groups"])
-    conv.kwargs = {}
+    args = g.arguments(reader)
+    if reader.target is aten.conv2d.default and left == right and top == bottom and len(pad.users) == 1:
+        padding = [args["padding"][0] + top, args["padding"][1] + left]
+        geometry = (args["stride"], padding, args["dilation"], args["groups"])
+        reader.args = (given["self"], args["weight"], args["bias"], *geometry)
+        reader.kwargs = {}
+        return True
+    with gm.graph.inserting_before(reader):
+        border = g.insert(gm.graph, ops.border, (given["self"], tuple(sides), value), reader, "unknown")
+    reader.replace_input_with(pad, border)
+    return True
+
+
+def _counts_the_pad(gm: fx.GraphModule, reader: fx.Node) -> bool:
+    """Whether the zeros mean to the reader what they mean in the pad."""
+    args = g.arguments(reader)
+    if reader.target is aten.conv2d.default:
+        return g.parameter(gm, args["weight"]) is not None
+    if reader.target is aten.avg_pool2d.default:
+        own = [args["padding"]] if isinstance(args["padding"], int) else args["padding"]
+        return not any(own) or bool(args["count_include_pad"])
     return True

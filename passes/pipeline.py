@@ -10,6 +10,7 @@ from skipfx.passes.fuse_chains import FuseChains
 from skipfx.passes.insert_gates import InsertGates
 from skipfx.passes.merge_states import MergeStates
 from skipfx.passes.normalise_pads import NormalisePads
+from skipfx.passes.normalise_pools import NormalisePools
 from skipfx.passes.normalise_slices import NormaliseSlices
 from skipfx.passes.recompute_updates import RecomputeUpdates
 from skipfx.passes.remove_identity import RemoveIdentity
@@ -22,6 +23,7 @@ def canonical() -> list[Pass]:
         RemoveIdentity(),
         NormaliseSlices(),
         FoldConstants(),
+        NormalisePools(),
         NormalisePads(),
         FoldBatchnorm(),
     ]

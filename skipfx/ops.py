@@ -60,4 +60,9 @@ def covered(mask: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair,
     return grown[:, :, top : top + size[0], left : left + size[1]] > 0
 
 
-OPS = (changed, dilate, block_mask, select, window_norm, covered)
+def border(x: Tensor, sides: tuple[int, int, int, int], value: float) -> Tensor:
+    """Pads with a constant, [left, right, top, bottom]: what the window of the operator behind it takes in."""
+    return F.pad(x, sides, value=value)
+
+
+OPS = (changed, dilate, block_mask, select, window_norm, covered, border)

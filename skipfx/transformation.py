@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from skipfx import graph as g
+from skipfx import ops
 from skipfx.capture import Model, capture, example_frames
 from skipfx.errors import FrameError, OptionError
 from skipfx.model import SkipModel
@@ -109,9 +110,9 @@ class _Meter(fx.Interpreter):
         self.scales: dict[str, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Runs a node and notes the RMS of its value."""
+        """Runs a node and notes the RMS of its value; a border is none, and may hold -inf."""
         result = super().run_node(n)
-        if g.is_map(n) and n.op != "get_attr":
+        if g.is_map(n) and n.op != "get_attr" and n.target is not ops.border:
             self.scales[n.name] = float(result.double().square().mean().sqrt())
         return result
 

@@ -55,7 +55,7 @@ class Branches(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Squeeze-and-excite: a dense island between two local parts."""
+    """Scales channels by their contrast over the picture: a dense island between two local parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Squeeze(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first(x))
-        scale = torch.sigmoid(self.gate(y.mean((2, 3))))
+        scale = torch.sigmoid(self.gate(y.std((2, 3))))
         out: Tensor = self.last(y * scale[:, :, None, None])
         return out
 

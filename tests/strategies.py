@@ -62,12 +62,12 @@ def samples(draw: st.DrawFn, islands: bool = True) -> Sample:
 
     Args:
         draw: of hypothesis.
-        islands: whether squeeze-and-excite blocks, which see the whole picture, may be in it.
+        islands: whether scales by the contrast of the whole picture, which are islands, may be in it.
     """
     first = (draw(st.integers(1, 3)), draw(st.integers(5, 13)), draw(st.integers(5, 13)))
     plan = _Plan([first])
     _conv(draw, plan)
-    kinds = [_conv, _conv, _add, _cat, _pool, _upsample, _slice, _activate] + ([_squeeze] if islands else [])
+    kinds = [_conv, _conv, _add, _cat, _pool, _upsample, _slice, _activate, _squeeze] + ([_contrast] if islands else [])
     for _ in range(draw(st.integers(1, 4))):
         draw(st.sampled_from(kinds))(draw, plan)
     leaves = set(range(1, len(plan.shapes))) - plan.read  # nothing is dead code
@@ -162,3 +162,8 @@ def _slice(draw: st.DrawFn, plan: _Plan) -> None:
 def _squeeze(draw: st.DrawFn, plan: _Plan) -> None:
     source = _source(draw, plan)
     plan.add(lambda values: values[source] * torch.sigmoid(values[source].mean((2, 3), keepdim=True)), source)
+
+
+def _contrast(draw: st.DrawFn, plan: _Plan) -> None:
+    source = _source(draw, plan)
+    plan.add(lambda values: values[source] * torch.sigmoid(values[source].std((2, 3), keepdim=True)), source)

@@ -39,7 +39,7 @@ def test_macs_of_islands_and_their_reasons(squeeze: Report) -> None:
     assert squeeze.total_macs - squeeze.sparse_macs == 6 * 6  # the linear layer of the squeeze
     reasons = {island.reason: (island.count, island.macs, island.layers) for island in squeeze.islands}
     assert reasons["aten.linear.default has no local rule"] == (1, 36, ("gate",))
-    assert "aten.mean.dim has no local rule" in reasons
+    assert any(reason.startswith("aten.std.") for reason in reasons)
     assert squeeze.islands[0].macs == 36  # the most work first
 
 

@@ -10,7 +10,8 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.capture import capture
 from skipfx.errors import FrameError, OptionError
-from skipfx.options import Hold, InputNorm
+from skipfx.options import Hold, InputNorm, TransformOptions
+from skipfx.passes import pipeline
 from skipfx.recipe import classify
 from skipfx.transformation import inspect, measure, transform
 from tests.networks import Branches, TwoFrames, branches_clip, moving_clip, seeded
@@ -124,4 +125,6 @@ def test_every_pass_is_observed() -> None:
     names: list[str] = []
     transform(seeded(Branches()), FRAME, observe=lambda step, gm, modified, seconds: names.append(step.name))
     assert names[0] == "remove_identity" and names[-1] == "merge_states" and len(set(names)) == len(names)
-    assert len(names) == 12
+    assert len(names) == len(
+        pipeline.canonical() + pipeline.partition() + pipeline.streaming(TransformOptions(gate=Hold()), 0)
+    )

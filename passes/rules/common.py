@@ -5,17 +5,18 @@ of its inputs; or it refuses with a reason, which the user reads in the report.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import fx
 
 from skipfx import graph as g
+from skipfx import ops
 from skipfx.expr import Expr
 
-Family = Literal["conv", "max_pool", "avg_pool", "resize", "pointwise", "concat", "slice"]
+Family = Literal["conv", "max_pool", "avg_pool", "resize", "pointwise", "concat", "slice", "border"]
 Pair = tuple[int, int]
-VIEWS = ("concat", "slice")
+VIEWS = ("concat", "slice", "border")
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,12 @@ def pair(value: Any) -> Pair:
     """A per-axis argument, which ATen may abbreviate to one number."""
     numbers = [value, value] if isinstance(value, int) else list(value)
     return (numbers[0], numbers[-1])
+
+
+def behind_border(node: fx.Node, window: Window) -> tuple[fx.Node, Window]:
+    """The map that a window reads, past a border, and the window with the border as its padding."""
+    if node.target is not ops.border:
+        return node, window
+    source, (left, _, top, _), _ = node.args  # type: ignore[misc]
+    assert isinstance(source, fx.Node)
+    return source, replace(window, padding=(window.padding[0] + top, window.padding[1] + left))  # type: ignore[operator]

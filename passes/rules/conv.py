@@ -4,7 +4,7 @@ import torch
 from torch import fx
 
 from skipfx import graph as g
-from skipfx.passes.rules.common import Local, Refuse, Window, pair, rule
+from skipfx.passes.rules.common import Local, Refuse, Window, behind_border, pair, rule
 
 aten = torch.ops.aten
 
@@ -17,4 +17,5 @@ def conv2d(gm: fx.GraphModule, node: fx.Node) -> Local:
     if weight is None or (args["bias"] is not None and g.parameter(gm, args["bias"]) is None):
         raise Refuse("the weights of the convolution are computed from the frame")
     window = Window(pair(weight.shape[2:]), pair(args["stride"]), pair(args["padding"]), pair(args["dilation"]))
-    return Local("conv", (args["input"],), window, macs=weight.numel(), attrs={"groups": args["groups"], "node": node})
+    source, window = behind_border(args["input"], window)
+    return Local("conv", (source,), window, macs=weight.numel(), attrs={"groups": args["groups"], "node": node})

@@ -1,9 +1,10 @@
-"""Operators that only say where values lie: concatenation and slicing along the channels. They cost nothing."""
+"""Operators that only say where values lie: they cost nothing."""
 
 import torch
 from torch import fx
 
 from skipfx import graph as g
+from skipfx import ops
 from skipfx.passes.rules.common import Local, Refuse, rule
 
 aten = torch.ops.aten
@@ -27,3 +28,9 @@ def slice_channels(gm: fx.GraphModule, node: fx.Node) -> Local:
     channels = g.value(args["self"]).shape[1]
     start = args["start"] or 0
     return Local("slice", (args["self"],), attrs={"start": start + channels if start < 0 else start})
+
+
+@rule(ops.border)
+def border(gm: fx.GraphModule, node: fx.Node) -> Local:
+    """Zero padding before a convolution or average, -inf before a maximum; uneven sides too."""
+    return Local("border", (node.args[0],))  # type: ignore[arg-type]

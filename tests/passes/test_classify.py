@@ -33,11 +33,11 @@ def held(gm: fx.GraphModule) -> list[str]:
     return [node.name for node in gm.graph.nodes if g.record(node).held]
 
 
-def test_squeeze_excite_is_an_island_between_local_parts() -> None:
+def test_contrast_is_an_island_between_local_parts() -> None:
     gm = classify(capture(seeded(Squeeze()), (torch.rand(1, 3, 8, 8),)))
     roles = {node.name: g.record(node).role for node in gm.graph.nodes if node.op == "call_function"}
     assert roles["conv2d"] == roles["conv2d_1"] == roles["mul"] == "local"
-    assert roles["mean"] == roles["linear"] == roles["sigmoid"] == "island"
+    assert roles["std"] == roles["linear"] == roles["sigmoid"] == "island"
     assert all(g.record(node).reason for node in gm.graph.nodes if g.record(node).role == "island")
 
 
