@@ -103,6 +103,6 @@ def behind_border(node: fx.Node, window: Window) -> tuple[fx.Node, Window]:
     """The map that a window reads, past a border, and the window with the border as its padding."""
     if node.target is not ops.border:
         return node, window
-    source, (left, _, top, _), _ = node.args  # type: ignore[misc]
-    assert isinstance(source, fx.Node)
-    return source, replace(window, padding=(window.padding[0] + top, window.padding[1] + left))  # type: ignore[operator]
+    args: Any = node.args
+    source, (left, _, top, _), _ = args
+    return source, replace(window, padding=(window.padding[0] + top, window.padding[1] + left))
