@@ -6,16 +6,12 @@ SKIPFX_DATA names their folder; without it the folder `shared/data` beside the c
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-from numpy.typing import NDArray
-
+from skipfx.bench.compare import Clip
 from skipfx.media import Preprocess, open_frames
-
-Floats = NDArray[np.float32]
 
 
 def data_folder() -> Path:
@@ -30,17 +26,10 @@ def data_folder() -> Path:
     return folder
 
 
-def clip(name: str, preprocess: Preprocess, start: int = 0, frames: int | None = None) -> list[Floats]:
-    """Frames [1, C, H, W] of a clip of the data folder."""
-    return list(_frames(name, preprocess, start, frames))
-
-
-def _frames(name: str, preprocess: Preprocess, start: int, frames: int | None) -> Iterator[Floats]:
-    limit = None if frames is None else start + frames
-    with open_frames(data_folder() / name, limit=limit) as source:
-        for index, picture in enumerate(source):
-            if index >= start:
-                yield preprocess(picture)
+def load_clip(name: str, preprocess: Preprocess, frames: int, start: int = 0) -> Clip:
+    """Frames of a clip of the data folder, from the frame `start` on."""
+    with open_frames(data_folder() / name, limit=start + frames) as source:
+        return Clip(list(islice(source, start, None)), preprocess)
 
 
 def network_module(name: str) -> ModuleType:

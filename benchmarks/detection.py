@@ -9,13 +9,12 @@ show is not in it.
 import numpy as np
 import torch
 
-from benchmarks.data import data_folder
+from benchmarks.data import data_folder, load_clip
 from benchmarks.pets import Detector, average_precision, true_boxes
 from benchmarks.report import parser, run, share
 from skipfx import Engine, Hold, Preprocess, SkipModel
 from skipfx.bench.compare import Clip
 from skipfx.build import compile_engine
-from skipfx.media import open_frames
 from skipfx.transformation import transform
 
 SIZE = (480, 640)
@@ -28,8 +27,7 @@ def main() -> None:
     options_parser.add_argument("--input-threshold", type=float, default=12 / 255, help="of a pixel, in [0, 1]")
     options = options_parser.parse_args()
     path = data_folder() / "models" / "yolov5n_480x640.pt2"
-    with open_frames(data_folder() / "pets" / "pets_s2l1_480x360.mp4", limit=options.frames) as source:
-        clip = Clip(list(source), Preprocess(size=SIZE))
+    clip = load_clip("pets/pets_s2l1_480x360.mp4", Preprocess(size=SIZE), options.frames)
     example = tuple(torch.from_numpy(frame) for frame in clip[0])
     skip = transform(path, example, gate=Hold(threshold=options.threshold, input_threshold=options.input_threshold))
     engine = compile_engine(skip)

@@ -17,23 +17,21 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from benchmarks.convolutions import COPIES, SHAPES, Convolution
 from benchmarks.kernel_step import positions, prepared
+from benchmarks.report import ASIDE, CONSOLE
 from skipfx.bench.dense import ENGINES, EngineUnavailable, built, saved
 from skipfx.bench.timing import Runner, Step, Timing, interleave, machine, ratio
 from skipfx.bench.worker import Worker
 from skipfx.cli.figures import machine_lines, spread
-from skipfx.cli.output import WIDTH
 
 SHARES = {"skipfx 100 %": 1.0, "skipfx 5 %": 0.05, "skipfx 1 %": 0.01}
 DENSE, *SPARSE = SHARES
 OWN_LAYOUT = ("onnxruntime", "openvino")  # these convert what they take and give
 WARMUP, CALLS = 2, 3  # of a block
-ASIDE = Console(stderr=True)
 
 
 def main() -> None:
@@ -48,19 +46,19 @@ def main() -> None:
     shapes = [shape for shape in SHAPES if any(part in shape.name for part in options.shapes)]
     if not shapes:
         parser.error(f"--shapes: none of {', '.join(shape.name for shape in SHAPES)}")
-    facts, console = machine(), Console(width=WIDTH, highlight=False)
+    facts = machine()
     document: dict[str, Any] = {"machine": facts, "threads": {}}
     networks = networks_of(shapes, options.against)
     for threads in options.threads:
         timings, missing = measure(shapes, threads, networks, options.rounds)
         found = document["threads"][threads] = figures(shapes, timings)
         if not options.json:
-            console.print(table(threads, found))
-            console.print("\n".join(summary_lines(found["summary"])))
+            CONSOLE.print(table(threads, found))
+            CONSOLE.print("\n".join(summary_lines(found["summary"])))
     if options.json:
         print(json.dumps(document, indent=1))
     else:
-        console.print("\n".join(machine_lines(facts, missing)), soft_wrap=True)
+        CONSOLE.print("\n".join(machine_lines(facts, missing)), soft_wrap=True)
 
 
 def networks_of(shapes: Sequence[Convolution], against: Sequence[str]) -> dict[str, list[bytes]]:

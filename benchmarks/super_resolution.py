@@ -8,12 +8,11 @@ Needs the clips and networks of `benchmarks.data`; frames 300 onwards of `one_by
 import numpy as np
 import torch
 
-from benchmarks.data import data_folder
+from benchmarks.data import data_folder, load_clip
 from benchmarks.report import parser, run, share
 from skipfx import Engine, Hold, Preprocess, SkipModel
 from skipfx.bench.compare import Clip
 from skipfx.build import compile_engine
-from skipfx.media import open_frames
 from skipfx.transformation import transform
 
 SIZE, START = (432, 768), 300
@@ -25,8 +24,7 @@ def main() -> None:
     options_parser.add_argument("--threshold", type=float, default=0.05, help="share of a value's RMS")
     options_parser.add_argument("--input-threshold", type=float, default=4 / 255, help="of a pixel, in [0, 1]")
     options = options_parser.parse_args()
-    with open_frames(data_folder() / "clips" / "one_by_one.mp4", limit=START + options.frames) as source:
-        clip = Clip(list(source)[START:], Preprocess(size=SIZE, channels="luma"))
+    clip = load_clip("clips/one_by_one.mp4", Preprocess(size=SIZE, channels="luma"), options.frames, START)
     skip = transform(
         data_folder() / "models" / "vdsr_432x768.pt2",
         tuple(torch.from_numpy(frame) for frame in clip[0]),

@@ -1,7 +1,5 @@
 """Lowers the dense islands of one level to an ONNX model, which the runtime runs when an input changed."""
 
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,8 +8,8 @@ from torch import fx
 from skipfx import graph as g
 from skipfx.errors import CompileError
 from skipfx.plan import Island
+from skipfx.to_onnx import to_onnx
 
-OPSET = 20
 InputKey = tuple[str, int | str]
 
 
@@ -67,18 +65,8 @@ def _extract(
 
 
 def _export(module: fx.GraphModule, example: tuple[torch.Tensor, ...], nodes: Sequence[fx.Node]) -> bytes:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            logger.setLevel(logging.ERROR)  # it reports operators of packages that are not installed
-            program = torch.onnx.export(module, example, dynamo=True, opset_version=OPSET, verbose=False)
-        assert program is not None
+        return to_onnx(module, example)
     except Exception as error:
         operators = ", ".join(sorted({str(node.target) for node in nodes}))
         raise CompileError(f"a dense island cannot be exported to ONNX ({operators}): {error}") from error
-    finally:
-        logger.setLevel(level)
-    data: bytes = program.model_proto.SerializeToString()
-    return data

@@ -28,12 +28,11 @@ from torch.utils._pytree import tree_leaves
 from skipfx.bench.timing import Step
 from skipfx.bench.worker import Worker
 from skipfx.errors import SkipfxError, UsageError
+from skipfx.to_onnx import to_onnx
 
 Array = NDArray[Any]
 Run = Callable[[Sequence[Array]], list[Array]]
 Engine = tuple[str, Run]  # the library's version, and the network on its inputs
-
-ONNX_OPSET = 20
 
 
 class EngineUnavailable(SkipfxError):
@@ -201,11 +200,7 @@ def _library(name: str) -> Any:
 
 @lru_cache(maxsize=1)  # two engines in turn take the same network
 def _onnx(program: ExportedProgram) -> bytes:
-    exported = torch.onnx.export(program, (), dynamo=True, opset_version=ONNX_OPSET, verbose=False)
-    if exported is None:
-        raise EngineUnavailable("torch.onnx gave no program")
-    data: bytes = exported.model_proto.SerializeToString()
-    return data
+    return to_onnx(program)
 
 
 def _pt2(program: ExportedProgram) -> bytes:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Self
 
 from skipfx.bench.timing import Step, timed
@@ -48,7 +49,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs, build, arguments), daemon=True)
         self._process.start()
         theirs.close()
-        self._answer()
+        self._before = self._answer()[0]
 
     def __call__(self, frames: int) -> list[float]:
         """Runs the next `frames` steps and returns the seconds of each.
@@ -59,6 +60,11 @@ class Worker:
         with suppress(ConnectionError):  # of a process that has ended; the answer tells
             self._pipe.send(frames)
         return self._answer()
+
+    @property
+    def memory(self) -> int:
+        """The most bytes that what was built has kept in memory since it was ready; 0 where Linux does not tell."""
+        return _status("VmHWM", self._process.pid) - int(self._before)
 
     def close(self) -> None:
         """Ends the process."""
@@ -92,8 +98,10 @@ def _serve(pipe: Connection, build: Callable[..., Iterator[Step]], arguments: tu
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     try:
+        answer: list[float] = [_status("VmRSS")]
         run = timed(build(*arguments))
-        answer: list[float] = []
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         while True:
             pipe.send(answer)
             answer = run(pipe.recv())
@@ -103,3 +111,12 @@ def _serve(pipe: Connection, build: Callable[..., Iterator[Step]], arguments: tu
         pipe.send(error)
     except Exception as error:
         pipe.send(WorkerError(f"{type(error).__name__}: {error}"))
+
+
+def _status(name: str, process: int | str | None = "self") -> int:
+    """A number of bytes that Linux tells of a process; 0 elsewhere."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(name):
+                return 1024 * int(line.split()[1])
+    return 0

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from torch.export import ExportedProgram
 
-from skipfx.bench.compare import WARMUP, WAYS, Clip, Comparison, activity, compare
+from skipfx.bench.compare import WARMUP, WAYS, Clip, Comparison, activity, all_ways, compare
 from skipfx.bench.dense import ENGINES
 from skipfx.bench.timing import machine
 from skipfx.cli.command import with_records
@@ -66,7 +66,8 @@ def command(
     with output.progress("counting", len(found)) as advance:
         stats = activity(ready.engine, material, advance)
     with output.progress("timing", (len(against) + len(WAYS)) * (rounds + 1)) as advance:
-        result = compare(ready.engine, program, material, against, rounds, advance)
+        streams = all_ways(ready.engine.program, material)
+        result = compare(program, material, ready.engine.threads, streams, against, rounds, advance)
     document = _document(result, stats, ready, facts, rounds)
     output.show(_tables(document, per_layer), document)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from rich.console import Group
 from rich.table import Table
 
-from skipfx.bench.compare import STREAM, WARMUP, Comparison, compare
+from skipfx.bench.compare import STREAM, WARMUP, Comparison, Streamed, compare
 from skipfx.bench.timing import machine
 from skipfx.cli.command import with_records
 from skipfx.cli.figures import cells, machine_lines, times, timings, warn_of_load
@@ -48,7 +48,8 @@ def command(
         seen = watch(material, advance)
     write_whole(out, draw(list(moments(material))), overwrite=overwrite)
     with output.progress("timing", (len(AGAINST) + 1) * (ROUNDS + 1)) as advance:
-        timed = compare(material.engine, material.program, material.clip, AGAINST, ROUNDS, advance, [STREAM])
+        streams = {STREAM: Streamed(material.engine.program, material.clip)}
+        timed = compare(material.program, material.clip, material.engine.threads, streams, AGAINST, ROUNDS, advance)
     document = _document(material, seen, timed, facts) | {"out": str(out)}
     output.show(Group(_table(document), "", _lines(document)), document)
 

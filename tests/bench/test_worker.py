@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import repeat
@@ -22,6 +23,15 @@ def test_times_its_steps_in_a_process_of_its_own() -> None:
     with Worker(steps, f"import os; assert os.getpid() != {os.getpid()}") as worker:
         assert len(worker(2)) == 2
         assert all(seconds >= 0 for seconds in worker(3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_knows_what_it_holds() -> None:
+    """What the steps take counts, and what the process held before does not."""
+    with Worker(steps, "bytearray(50_000_000)") as worker:
+        before = worker.memory
+        worker(1)
+        assert before < 40_000_000 < worker.memory < 90_000_000
 
 
 def test_what_a_worker_prints_stays_off_standard_output(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,56 @@
+"""Thresholds under which a stream computes a given share of the multiply-accumulates of a clip."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from skipfx.bench.compare import WARMUP, Clip
+from skipfx.runtime.engine import Engine, Program
+from skipfx.runtime.kernels.table import Column, Op
+
+LOWEST, HIGHEST, STEPS = 2.0**-8, 2.0**5, 9  # of the search, whose steps halve the exponent's range
+INPUT_SHARES = (1.0, 0.25, 0.0)  # of the input threshold; the first that lets enough of the clip through is taken
+
+
+def with_thresholds(program: Program, threshold: float, input_threshold: float) -> Program:
+    """A program of which all thresholds are 1, with others; nothing is compiled again."""
+    w = program.w.copy()
+    for part in program.parts:
+        end = part.call.begin + part.call.rows * Column.NUMBERS
+        for row in program.c[part.call.begin : end].reshape(-1, Column.NUMBERS):
+            if row[Column.OP] in (Op.COMPARE, Op.COMPUTE):
+                factor = input_threshold if row[Column.FINITE] else threshold
+                at = row[Column.THRESHOLD]
+                w[at : at + 2] *= (factor, factor**2)
+    return replace(program, w=w)
+
+
+def mean_active(program: Program, clip: Clip) -> float:
+    """Share of the multiply-accumulates that a stream computes, over the frames of a clip that count."""
+    stream, shares = Engine(program).stream(), []
+    for frames in clip:
+        stream(*frames)
+        shares.append(stream.stats.active_fraction)
+    return float(np.mean(shares[WARMUP:]))
+
+
+def search(program: Program, clip: Clip, target: float, input_threshold: float) -> tuple[float, float]:
+    """The threshold and the input threshold whose share of active multiply-accumulates comes nearest to a target.
+
+    Args:
+        program: of which all thresholds are 1.
+        clip: what the stream sees.
+        target: the share, between 0 and 1.
+        input_threshold: lowered where it hides so much that the share cannot be reached.
+    """
+    for share in INPUT_SHARES:
+        pixel = share * input_threshold
+        if mean_active(with_thresholds(program, LOWEST, pixel), clip) >= target:
+            break
+    found = {}
+    low, high = np.log2(LOWEST), np.log2(HIGHEST)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        found[middle] = mean_active(with_thresholds(program, 2.0**middle, pixel), clip)
+        low, high = (middle, high) if found[middle] > target else (low, middle)
+    return float(2.0 ** min(found, key=lambda exponent: abs(found[exponent] - target))), pixel

@@ -1,0 +1,34 @@
+"""A model as ONNX, by PyTorch's exporter."""
+
+import logging
+import warnings
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+OPSET = 20
+
+
+def to_onnx(model: nn.Module | ExportedProgram, example: tuple[torch.Tensor, ...] = ()) -> bytes:
+    """Exports a model.
+
+    Args:
+        model: a module, or a program, which carries its example.
+        example: the inputs of a module.
+
+    Raises:
+        Exception: whatever the exporter raises on what it cannot take.
+    """
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)  # it reports operators of packages that are not installed
+            exported = torch.onnx.export(model, example, dynamo=True, opset_version=OPSET, verbose=False)
+        assert exported is not None
+    finally:
+        logger.setLevel(level)
+    data: bytes = exported.model_proto.SerializeToString()
+    return data
