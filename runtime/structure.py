@@ -1,6 +1,6 @@
 """The model's own output structure, as data that needs no PyTorch.
 
-A structure is "leaf", ["list", parts], ["tuple", parts] or ["dict", {name: part}].
+A structure is "leaf", ["constant", value], ["list", parts], ["tuple", parts] or ["dict", {name: part}].
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ def rebuild(structure: Structure, leaves: Iterator[Any]) -> Any:
     if structure == "leaf":
         return next(leaves)
     kind, parts = structure
+    if kind == "constant":
+        return parts
     if kind == "dict":
         return {name: rebuild(part, leaves) for name, part in parts.items()}
     made = [rebuild(part, leaves) for part in parts]

@@ -1,6 +1,7 @@
 """From a SkipModel to an engine: lower, assemble, compile. The one place where passes and runtime meet."""
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,18 +54,27 @@ def compile_engine(
         parts=parts,
         outputs=plan.outputs,
         layers=image.layers,
-        structure=structure(skip.out_spec),
+        structure=structure(skip.out_spec, skip.constants),
         preprocess=skip.preprocess,
         info={"options": skip.options.model_dump(mode="json"), "report": skip.report.model_dump(mode="json")},
     )
     return Engine(program, threads)
 
 
-def structure(spec: TreeSpec) -> Structure:
-    """A pytree of PyTorch as data; named tuples and data classes become dicts of their fields."""
+def structure(spec: TreeSpec, constants: Mapping[int, Any], first: int = 0) -> Structure:
+    """A pytree of PyTorch as data; named tuples and data classes become dicts of their fields.
+
+    Args:
+        spec: the pytree.
+        constants: leaves that are no tensors, by their number among all leaves.
+        first: the number of the first leaf of `spec`.
+    """
     if spec.is_leaf():
-        return "leaf"
-    parts: list[Any] = [structure(child) for child in spec.children()]
+        return ["constant", constants[first]] if first in constants else "leaf"
+    parts: list[Any] = []
+    for child in spec.children():
+        parts.append(structure(child, constants, first))
+        first += child.num_leaves
     if spec.type is list:
         return ["list", parts]
     if spec.type is tuple:
@@ -79,6 +89,8 @@ def _names(spec: TreeSpec) -> list[str]:
         return [str(name) for name in context]
     if spec.type is defaultdict:
         return [str(name) for name in context[1]]
+    if isinstance(context, list) and all(isinstance(name, str) for name in context):
+        return list(context)  # the outputs of transformers, dicts that are data classes too
     if is_dataclass(spec.type):
         return list(context[0])
     return list(getattr(context, "_fields", map(str, range(spec.num_children))))

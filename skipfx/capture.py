@@ -1,20 +1,20 @@
 """From what the user has (a module, an ExportedProgram, a .pt2 file) to a stream graph in functional ATen."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from operator import getitem
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
 
 from skipfx import graph as g
-from skipfx.errors import ArtifactError, CaptureError, FrameError
+from skipfx.errors import CaptureError, FrameError
+from skipfx.loading import Model, first_line, load, quiet
+from skipfx.until import ends, stopped
 
 ASSERTIONS = {
     torch.ops.aten._assert_tensor_metadata.default,
@@ -22,15 +22,20 @@ ASSERTIONS = {
     torch.ops.aten._assert_async.msg,
     torch.ops.aten.sym_constrain_range_for_size.default,
 }
-Model = nn.Module | ExportedProgram | str | Path
+_REMEDY = (
+    ". Name those that are frames with frames=(...) (--frame NAME); the others are then fixed at their example values"
+)
 
 
-def capture(model: Model, frames: Sequence[Tensor] | None = None, *, trust_pickle: bool = False) -> ExportedProgram:
+def capture(
+    model: Model, inputs: Sequence[Any] | None = None, *, until: Sequence[str] = (), trust_pickle: bool = False
+) -> ExportedProgram:
     """Captures a per-frame model as an ExportedProgram in inference form.
 
     Args:
         model: a module, an ExportedProgram, or the path of a `.pt2` file (or of a pickled module, see below).
-        frames: example inputs, each [1, C, H, W]; None takes the sample inputs saved with the program.
+        inputs: example inputs, such as frames [1, C, H, W]; None takes the sample inputs saved with the program.
+        until: modules whose values become the outputs; only for modules, see `skipfx.until`.
         trust_pickle: also load whole-module pickles, which execute code of their author.
 
     Raises:
@@ -38,17 +43,32 @@ def capture(model: Model, frames: Sequence[Tensor] | None = None, *, trust_pickl
         CaptureError: `torch.export` cannot capture the model; the message holds its reason.
         FrameError: no example inputs were given and none were saved.
     """
-    if isinstance(model, str | Path):
-        model = load_model(Path(model), trust_pickle=trust_pickle)
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureError(_SCRIPTED)
+    model = load(model, trust_pickle=trust_pickle)
     if isinstance(model, ExportedProgram):
-        return model if _is_static(model) else _specialise(model, frames)
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"expected a torch.nn.Module, an ExportedProgram or a path, got {type(model).__name__}")
-    if not frames:
+        return model if _is_static(model) else _specialise(model, inputs)
+    if not inputs:
         raise FrameError("example inputs are needed to capture a module: pass a tuple such as (frame,)")
-    return _export(model, tuple(frames))
+    return _export(model, tuple(inputs), until)
+
+
+def input_names(program: ExportedProgram) -> list[str]:
+    """The names of a program's inputs, flattened, in order."""
+    return [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+
+
+def sample_inputs(program: ExportedProgram, inputs: Sequence[Any] | None) -> list[Any]:
+    """The given example inputs, or those saved with the program, flattened.
+
+    Raises:
+        FrameError: there are none, or not as many as the program takes.
+    """
+    if inputs is None and program.example_inputs is None:
+        raise FrameError("the program was saved without sample inputs: pass example inputs, such as (frame,)")
+    leaves: list[Any] = pytree.tree_leaves(program.example_inputs if inputs is None else tuple(inputs))
+    count = len(input_names(program))
+    if len(leaves) != count:
+        raise FrameError(f"the model takes {count} inputs, got {len(leaves)} example inputs")
+    return leaves
 
 
 def example_frames(program: ExportedProgram, frames: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
@@ -57,18 +77,13 @@ def example_frames(program: ExportedProgram, frames: Sequence[Tensor] | None) ->
     Raises:
         FrameError: there are none, or one is not a float32 picture [1, C, H, W] of the program's shape.
     """
-    if frames is None:
-        if program.example_inputs is None:
-            raise FrameError("the program was saved without sample inputs: pass example inputs, such as (frame,)")
-        args, kwargs = program.example_inputs
-        frames = [*args, *kwargs.values()]
-    expected = [value for value in _user_inputs(program) if value is not None]
-    if len(frames) != len(expected):
-        raise FrameError(f"the model takes {len(expected)} inputs, got {len(frames)} example inputs")
-    for index, (frame, want) in enumerate(zip(frames, expected, strict=True)):
+    frames = sample_inputs(program, frames)
+    for index, (frame, want) in enumerate(zip(frames, _user_inputs(program), strict=True)):
         if not isinstance(frame, Tensor) or frame.dim() != 4 or frame.dtype != torch.float32:
             wanted = "expected a float32 tensor [1, C, H, W]"
-            raise FrameError(f"input {index} is no frame: {wanted}, got {_describe(frame)}")
+            raise FrameError(
+                f"input {index} is no frame: {wanted}, got {_describe(frame)}{_REMEDY if len(frames) > 1 else ''}"
+            )
         if frame.shape[0] != 1:
             raise FrameError(f"input {index}: transform with a batch of one frame, got a batch of {frame.shape[0]}")
         if any(isinstance(size, int) and size != frame.shape[axis] for axis, size in enumerate(want.shape)):
@@ -78,25 +93,31 @@ def example_frames(program: ExportedProgram, frames: Sequence[Tensor] | None) ->
     return tuple(frame.detach() for frame in frames)
 
 
+def constant_outputs(program: ExportedProgram) -> dict[int, Any]:
+    """The outputs that are None, numbers or strings, by their place among all outputs, flattened."""
+    leaves = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    return {index: leaf.value for index, leaf in enumerate(leaves) if isinstance(leaf, ConstantArgument)}
+
+
 def stream_graph(program: ExportedProgram) -> fx.GraphModule:
     """The program as a stream graph without states yet: `graph(*frames, refresh) -> ((output, ...), ())`.
 
     Raises:
         CaptureError: the model keeps state of its own, returns what is no tensor, or calls what is no operator.
     """
-    with _quiet():
+    with quiet():
         functional = program.run_decompositions({})
     _refuse_state(functional)
-    with _quiet():
+    with quiet():
         unlifted = functional.module(check_guards=False)
     gm = fx.GraphModule(unlifted, unlifted.graph)  # without the hooks that check the exported signature
     graph = gm.graph
     graph.set_codegen(fx.graph.CodeGen())
     _drop_assertions(graph)
     _refuse_calls(graph)
-    leaves = list(graph.output_node().args[0])  # type: ignore[arg-type]
-    if not all(isinstance(leaf, fx.Node) and isinstance(leaf.meta["val"], Tensor) for leaf in leaves):
-        raise CaptureError("the model returns numbers or constants beside tensors: return tensors only")
+    leaves = [leaf for leaf in graph.output_node().args[0] if isinstance(leaf, fx.Node)]  # type: ignore[union-attr]
+    if not leaves or not all(isinstance(leaf.meta["val"], Tensor) for leaf in leaves):
+        raise CaptureError("the model returns numbers that depend on the frame, or no tensor: return tensors")
     for node in graph.nodes:
         _start_record(node)
     with graph.inserting_before(next(node for node in graph.nodes if node.op not in ("placeholder", "get_attr"))):
@@ -109,73 +130,35 @@ def stream_graph(program: ExportedProgram) -> fx.GraphModule:
     return gm
 
 
-def load_model(
-    path: Path, *, trust_pickle: bool = False, extra_files: dict[str, Any] | None = None
-) -> nn.Module | ExportedProgram:
-    """Loads a `.pt2` program, or a whole-module pickle where that is asked for.
-
-    Both execute code of their author when they are loaded: only open files that you trust.
-
-    Args:
-        path: the file.
-        trust_pickle: also load whole-module pickles.
-        extra_files: name -> "", filled in with what stands in the file beside the program.
-
-    Raises:
-        ArtifactError: the file is missing, damaged or of another kind; the message says what to do.
-    """
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file")
-    try:
-        with _quiet():
-            return torch.export.load(str(path), extra_files=extra_files)
-    except Exception as error:
-        if path.suffix == ".pt2" and not trust_pickle:
-            raise ArtifactError(f"{path}: not a readable torch.export file: {_first_line(error)}") from error
-    if not trust_pickle:
-        raise ArtifactError(
-            f"{path}: not a .pt2 program. Save the model with torch.export.save(torch.export.export(model, (frame,)), "
-            "path), or, if it is a pickled module that you trust, pass --trust-pickle (trust_pickle=True)."
-        )
-    try:
-        with _quiet():
-            loaded = torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:
-        raise ArtifactError(f"{path}: cannot be unpickled: {_first_line(error)}") from error
-    if isinstance(loaded, torch.jit.ScriptModule):
-        raise CaptureError(_SCRIPTED)
-    if not isinstance(loaded, nn.Module):
-        raise ArtifactError(f"{path}: holds {type(loaded).__name__}, expected a torch.nn.Module")
-    return loaded
-
-
-_SCRIPTED = (
-    "TorchScript cannot be captured: load the original nn.Module and pass it, or save it with torch.export.save "
-    "(torch.jit is deprecated; torch._export.converter.TS2EPConverter converts some scripted models)."
-)
-
-
-def _export(model: nn.Module, frames: tuple[Tensor, ...]) -> ExportedProgram:
+def _export(model: nn.Module, inputs: tuple[Any, ...], until: Sequence[str]) -> ExportedProgram:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _quiet():
-            return torch.export.export(model, frames)
+        with torch.no_grad(), quiet(), stopped(model, inputs, until):
+            return torch.export.export(model, inputs)
     except Exception as error:
-        raise CaptureError(
-            f"torch.export cannot capture {type(model).__name__}: {_first_line(error)}\n"
-            "Control flow that depends on the values of a frame must move out of the model; "
-            "torch.export.draft_export(model, (frame,)) shows the line."
-        ) from error
+        raise CaptureError(_failure(model, inputs, error)) from error
     finally:
         model.train(training)
 
 
-def _user_inputs(program: ExportedProgram) -> Iterator[Tensor | None]:
+def _failure(model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> str:
+    """Why a module cannot be captured, and what can be done."""
+    with torch.no_grad(), quiet():
+        found = ends(model, lambda: torch.export.export(model, inputs))
+    cut = f"Cut it there with until={tuple(found)} (--until NAME), and do the rest outside. " if found else ""
+    cause = next((line for line in str(error).splitlines() if line.startswith("Caused by")), "")
+    return (
+        f"torch.export cannot capture {type(model).__name__}: {first_line(error)} {cause}\n"
+        "Control flow that depends on the values of a frame must move out of the model. "
+        f"{cut}torch.export.draft_export(model, (frame,)) shows the line."
+    )
+
+
+def _user_inputs(program: ExportedProgram) -> list[Any]:
+    """What stands for the inputs in a captured program: fake tensors, and whatever else the model takes."""
     placeholders = {node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")}
-    for spec in program.graph_signature.input_specs:
-        if spec.kind is InputKind.USER_INPUT:
-            yield placeholders[spec.arg.name]
+    return [placeholders[name] for name in input_names(program)]
 
 
 def _refuse_state(program: ExportedProgram) -> None:
@@ -205,15 +188,15 @@ def _refuse_calls(graph: fx.Graph) -> None:
 
 
 def _is_static(program: ExportedProgram) -> bool:
-    frames = [value for value in _user_inputs(program) if value is not None]
-    return all(isinstance(size, int) for frame in frames for size in frame.shape)
+    tensors = [value for value in _user_inputs(program) if isinstance(value, Tensor)]
+    return all(isinstance(size, int) for tensor in tensors for size in tensor.shape)
 
 
-def _specialise(program: ExportedProgram, frames: Sequence[Tensor] | None) -> ExportedProgram:
-    """A program with sizes left open, for the sizes of the example frames."""
-    examples = example_frames(program, frames)
-    with torch.no_grad(), _quiet():
-        return torch.export.export(program.module(check_guards=False), examples)
+def _specialise(program: ExportedProgram, inputs: Sequence[Any] | None) -> ExportedProgram:
+    """A program with sizes left open, for the sizes of the example inputs."""
+    args, kwargs = pytree.tree_unflatten(sample_inputs(program, inputs), program.call_spec.in_spec)
+    with torch.no_grad(), quiet():
+        return torch.export.export(program.module(check_guards=False), args, kwargs)
 
 
 def _start_record(node: fx.Node) -> None:
@@ -222,23 +205,8 @@ def _start_record(node: fx.Node) -> None:
         found.role = "frame"
     elif node.op == "get_attr":
         found.role = "parameter"
-    stack = node.meta.get("nn_module_stack")
-    if stack:
-        found.layer = list(stack.values())[-1][0]
+    found.layer = g.layer(node)
 
 
 def _describe(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps warnings about torch's own deprecations from the user, who cannot act on them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -46,6 +46,12 @@ def record(node: fx.Node) -> Record:
     return found
 
 
+def layer(node: fx.Node) -> str:
+    """Dotted name of the module that a captured node came from, "" for the model itself."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
 def frames(graph: fx.Graph) -> list[fx.Node]:
     """The placeholders that are frames, in order."""
     return [node for node in graph.find_nodes(op="placeholder") if record(node).role == "frame"]

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from skipfx import recipe as r
+from skipfx.capture import constant_outputs
 from skipfx.errors import ArtifactError
 from skipfx.inputs import FRESH, check_refresh, read_inputs
 from skipfx.media import Preprocess
@@ -32,6 +33,7 @@ class SkipModel(nn.Module):
         graph_module: the stream graph, `graph_module(*frames, *states, refresh)` for one stream.
         report: what is sparse and what is not.
         out_spec: structure of the model's outputs.
+        constants: outputs that are no tensors, by their place among all outputs.
         preprocess: how pictures become frames, where known.
     """
 
@@ -44,11 +46,12 @@ class SkipModel(nn.Module):
         self.program = program
         self.recipe = recipe
         self.graph_module = r.finish(classified, recipe, observe)
-        self.report = make_report(layers, islands, self.graph_module, recipe.options)
+        self.report = make_report(layers, islands, self.graph_module, recipe)
         self.out_spec: pytree.TreeSpec = program.call_spec.out_spec
         self.preprocess: Preprocess | None = None
         self.options = recipe.options
         self.input_threshold = recipe.input_threshold
+        self.constants = constant_outputs(program)
         self._inputs = read_inputs(self.graph_module)
 
     def init_state(self, batch: int = 1) -> dict[str, Tensor]:
@@ -85,7 +88,9 @@ class SkipModel(nn.Module):
         for index in range(batch):
             values = [value[index : index + 1] for value in (*frames, *(state[name] for name in self._inputs.states))]
             streams.append(self.graph_module(*values, fresh[index]))
-        outputs = [_join(parts) for parts in zip(*(outputs for outputs, _ in streams), strict=True)]
+        tensors = iter([_join(parts) for parts in zip(*(outputs for outputs, _ in streams), strict=True)])
+        leaves = range(self.out_spec.num_leaves)
+        outputs = [self.constants[index] if index in self.constants else next(tensors) for index in leaves]
         states = [torch.cat(parts) for parts in zip(*(following for _, following in streams), strict=True)]
         following = dict(zip(self._inputs.states, states, strict=True))
         return pytree.tree_unflatten(outputs, self.out_spec), {FRESH: torch.zeros_like(fresh), **following}

@@ -15,9 +15,10 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from skipfx import graph as g
-from skipfx.capture import load_model, stream_graph
+from skipfx.capture import stream_graph
 from skipfx.errors import ArtifactError
 from skipfx.files import write_whole
+from skipfx.loading import load_model
 from skipfx.media import Preprocess
 from skipfx.options import TransformOptions, describe
 from skipfx.passes import pipeline
@@ -34,6 +35,7 @@ class Recipe(BaseModel):
         options: what the user asked for.
         input_threshold: tau of the frames, in the units of the model's input.
         scales: node of the classified graph -> RMS of its value on the example frame.
+        notes: what capturing changed in the model, in words for the user.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +43,7 @@ class Recipe(BaseModel):
     options: TransformOptions
     input_threshold: float
     scales: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 class Saved(BaseModel):

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from skipfx import graph as g
 from skipfx.options import TransformOptions
 from skipfx.passes.rules import Local, local
+from skipfx.recipe import Recipe
 
 WIDTH = 110
 NAMED_LAYERS = 3
@@ -62,6 +63,7 @@ class Report(_Part):
     """A model, transformed.
 
     Attributes:
+        notes: what capturing changed in the model.
         gate: the gate and its options, in words.
         total_macs: multiply-accumulates of a dense frame.
         sparse_macs: those of the sparse region.
@@ -72,6 +74,7 @@ class Report(_Part):
         islands: the rest, by reason, the most work first.
     """
 
+    notes: tuple[str, ...] = ()
     gate: str
     total_macs: int
     sparse_macs: int
@@ -89,6 +92,7 @@ class Report(_Part):
     def summary(self) -> str:
         """What fits on one screen: the gate, the sparse share, the states, and why islands are islands."""
         lines = [
+            *(f"note     {note}" for note in self.notes),
             f"gate     {self.gate}",
             f"sparse   {self.sparse_convs} convolutions, {len(self.layers)} operators, "
             f"{_count(self.sparse_macs)} of {_count(self.total_macs)} MACs ({self.sparse_share:.1%})",
@@ -123,14 +127,13 @@ def survey(gm: fx.GraphModule) -> tuple[tuple[Layer, ...], tuple[Island, ...]]:
     return layers, tuple(sorted(islands, key=lambda island: -island.macs))
 
 
-def make_report(
-    layers: Sequence[Layer], islands: Sequence[Island], stream: fx.GraphModule, options: TransformOptions
-) -> Report:
+def make_report(layers: Sequence[Layer], islands: Sequence[Island], stream: fx.GraphModule, recipe: Recipe) -> Report:
     """Joins a survey with the states of the stream graph that came of it."""
     sparse = sum(layer.macs for layer in layers)
     values = [g.value(node) for node in g.states(stream.graph)]
     return Report(
-        gate=_describe(options),
+        notes=recipe.notes,
+        gate=_describe(recipe.options),
         total_macs=sparse + sum(island.macs for island in islands),
         sparse_macs=sparse,
         sparse_convs=sum(layer.macs > 0 for layer in layers),

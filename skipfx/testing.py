@@ -59,7 +59,7 @@ def run_dense(program: ExportedProgram, clip: Sequence[Frames]) -> list[list[NDA
     with torch.no_grad():
         for frames in clip:
             args, kwargs = pytree.tree_unflatten(frames, program.call_spec.in_spec)
-            results.append([leaf.numpy(force=True) for leaf in pytree.tree_leaves(module(*args, **kwargs))])
+            results.append(_arrays(module(*args, **kwargs)))
     return results
 
 
@@ -71,9 +71,14 @@ def stepper(skip: SkipModel) -> Step:
         nonlocal state
         with torch.no_grad():
             outputs, state = skip(*map(torch.from_numpy, frames), state, refresh=refresh)
-        return [leaf.numpy(force=True) for leaf in pytree.tree_leaves(outputs)]
+        return _arrays(outputs)
 
     return step
+
+
+def _arrays(outputs: Any) -> list[NDArray[Any]]:
+    """The tensors of some outputs."""
+    return [leaf.numpy(force=True) for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def drift(gm: fx.GraphModule, clip: Sequence[Frames]) -> float | None:

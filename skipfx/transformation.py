@@ -9,8 +9,9 @@ from torch import Tensor, fx
 
 from skipfx import graph as g
 from skipfx import ops
-from skipfx.capture import Model, capture, example_frames
+from skipfx.adapt import adapt
 from skipfx.errors import FrameError, OptionError
+from skipfx.loading import Model
 from skipfx.model import SkipModel
 from skipfx.options import Block, Gate, Hold, TransformOptions
 from skipfx.passes.base import Observer
@@ -24,8 +25,10 @@ _HOLD = Hold()
 
 def transform(
     model: Model,
-    frames: Sequence[Tensor] | None = None,
+    inputs: Sequence[Any] | None = None,
     *,
+    frames: Sequence[str | int] | None = None,
+    until: str | Sequence[str] = (),
     gate: Gate = _HOLD,
     block: Block = 1,
     update: Literal["recompute", "residual"] = "recompute",
@@ -38,8 +41,11 @@ def transform(
 
     Args:
         model: a module, an ExportedProgram, or the path of a `.pt2` file.
-        frames: example frames, float32 [1, C, H, W] each, as the model sees them; they fix the shapes, and with the
+        inputs: example frames, float32 [1, C, H, W] each, as the model sees them; they fix the shapes, and with the
             hold gate the scale of every threshold, so take them from the camera. None: those saved with the program.
+        frames: names or numbers of the inputs that are frames; the others may be anything, and are fixed at the values
+            that `inputs` gives. None: all are frames.
+        until: modules, or nodes of the graph, after which the model is cut; their values are the outputs then.
         gate: which positions count as changed.
         block: side of the mask's blocks, 1, 2, 4, 8 or 16.
         update: "recompute" or "residual", see `TransformOptions`.
@@ -56,18 +62,20 @@ def transform(
     """
     overrides = dict(thresholds or {})
     options = TransformOptions(gate=gate, block=block, update=update, exclude=exclude, thresholds=overrides)
-    program = capture(model, frames, trust_pickle=trust_pickle)
-    examples = example_frames(program, frames)
-    gm = classify(program, options.exclude, observe)
+    found = adapt(model, inputs, frames=frames, until=_several(until), trust_pickle=trust_pickle)
+    gm = classify(found.program, options.exclude, observe)
     _check_patterns(gm, options)
-    threshold, scales = _input_threshold(options.gate, examples), measure(gm, examples)
-    return SkipModel(program, Recipe(options=options, input_threshold=threshold, scales=scales), gm, observe)
+    threshold, scales = _input_threshold(options.gate, found.frames), measure(gm, found.frames)
+    recipe = Recipe(options=options, input_threshold=threshold, scales=scales, notes=found.notes)
+    return SkipModel(found.program, recipe, gm, observe)
 
 
 def inspect(
     model: Model,
-    frames: Sequence[Tensor] | None = None,
+    inputs: Sequence[Any] | None = None,
     *,
+    frames: Sequence[str | int] | None = None,
+    until: str | Sequence[str] = (),
     gate: Gate = _HOLD,
     exclude: tuple[str, ...] = (),
     trust_pickle: bool = False,
@@ -80,12 +88,16 @@ def inspect(
         OptionError, FrameError, CaptureError, ArtifactError, NothingToTransform: as `transform` does.
     """
     options = TransformOptions(gate=gate, exclude=exclude)
-    program = capture(model, frames, trust_pickle=trust_pickle)
-    example_frames(program, frames)
-    gm = classify(program, options.exclude)
+    found = adapt(model, inputs, frames=frames, until=_several(until), trust_pickle=trust_pickle)
+    gm = classify(found.program, options.exclude)
     _check_patterns(gm, options)
     scales = {node.name: 1.0 for node in gm.graph.nodes}
-    return SkipModel(program, Recipe(options=options, input_threshold=1.0, scales=scales), gm).report
+    recipe = Recipe(options=options, input_threshold=1.0, scales=scales, notes=found.notes)
+    return SkipModel(found.program, recipe, gm).report
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def measure(gm: fx.GraphModule, frames: Sequence[Tensor]) -> dict[str, float]:

@@ -172,12 +172,12 @@ def verify_model(skip: SkipModel, clip: Iterable[Any]) -> Verification:
 
 
 def _leaves(outputs: Any) -> list[Array]:
-    """Nested lists, tuples and dicts of arrays or tensors, flattened."""
+    """Nested lists, tuples and dicts of arrays or tensors, flattened, without what is no array."""
     if isinstance(outputs, dict):
         outputs = list(outputs.values())
     if isinstance(outputs, list | tuple):
         return [leaf for part in outputs for leaf in _leaves(part)]
-    return [np.asarray(outputs)]
+    return [np.asarray(outputs)] if hasattr(outputs, "shape") else []
 
 
 def _peak_error(found: Array, expected: Array) -> float:

@@ -70,7 +70,7 @@ def test_open_sizes_are_fixed_by_the_example() -> None:
     assert same(captured, seeded(Named()))
     assert [g.record(n).layer for n in stream_graph(captured).graph.nodes if "conv2d" in n.name] == ["conv"]
     with pytest.raises(FrameError, match=r"a batch of one frame, got a batch of 2"):
-        capture(open_program)
+        transform(open_program)
 
 
 def test_a_pickled_module_needs_the_flag(tmp_path: Path) -> None:

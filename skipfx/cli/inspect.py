@@ -1,9 +1,10 @@
 """`skipfx inspect`."""
 
 from pathlib import Path
+from typing import Any
 
 from skipfx.cli.command import with_records
-from skipfx.cli.options import AnyPath, Example, Exclude, Pictures, TrustPickle
+from skipfx.cli.options import AnyPath, Example, Exclude, Frames, Pictures, TrustPickle, Until
 from skipfx.cli.output import Output
 from skipfx.cli.steps import first_picture, kind_of
 from skipfx.cli.transforming import load_with_example
@@ -17,6 +18,8 @@ from skipfx.transformation import inspect
 def command(
     model: AnyPath,
     output: Output,
+    frame: Frames = None,
+    until: Until = None,
     exclude: Exclude = None,
     example: Example = None,
     trust_pickle: TrustPickle = False,
@@ -26,15 +29,16 @@ def command(
     Nothing is compiled or written. Of a transformed or compiled model it shows the report that was made with it.
     """
     with output.working(f"inspecting {model}"):
-        report = _report(model, tuple(exclude or ()), example, trust_pickle)
+        choices = {"frames": frame, "until": tuple(until or ()), "exclude": tuple(exclude or ())}
+        report = _report(model, choices, example, trust_pickle)
     output.show(str(report), report)
 
 
-def _report(path: Path, exclude: tuple[str, ...], example: Path | None, trust_pickle: bool) -> Report:
+def _report(path: Path, choices: dict[str, Any], example: Path | None, trust_pickle: bool) -> Report:
     kind = kind_of(path)
     if kind == "engine":
         return Report.model_validate(read(path).info["report"])
     if kind == "skip":
         return SkipModel.load(path).report
-    loaded, frames, _ = load_with_example(path, first_picture(example), Pictures(), trust_pickle=trust_pickle)
-    return inspect(loaded, frames, exclude=exclude)
+    loaded, inputs, _ = load_with_example(path, first_picture(example), Pictures(), trust_pickle=trust_pickle)
+    return inspect(loaded, inputs, **choices)

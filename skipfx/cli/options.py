@@ -90,6 +90,24 @@ Exclude = Annotated[
         "--exclude", "Module names that stay dense, such as 'head.*'; may be repeated.", "none", metavar="PATTERN"
     ),
 ]
+Frames = Annotated[
+    list[str] | None,
+    option(
+        "--frame",
+        "Input that is a frame; may be repeated. The others are fixed at the values saved with the model.",
+        "all inputs",
+        metavar="NAME",
+    ),
+]
+Until = Annotated[
+    list[str] | None,
+    option(
+        "--until",
+        "Module, or node of the graph, after which the model is cut; may be repeated. Its value becomes the output.",
+        "the model's end",
+        metavar="NAME",
+    ),
+]
 Threads = Annotated[int | None, option("--threads", "Cores that a frame may use.", "all usable cores", min=1)]
 ClipPath = Annotated[
     str,
@@ -145,6 +163,8 @@ class Transformation(Given):
     update: Annotated[
         str | None, gate_option("--update", "recompute, or residual (sums as in the paper).", "recompute")
     ] = None
+    frame: Frames = None
+    until: Until = None
     exclude: Exclude = None
     set: Annotated[
         list[str] | None,
@@ -168,7 +188,11 @@ class Transformation(Given):
         values = {name: given.pop(name) for name in GATE_FIELDS if name in given}
         gate = gate_from(given.pop("gate", "hold"), values)
         thresholds = dict(map(_assignment, given.pop("set", ())))
-        return {**given, "gate": gate, "thresholds": thresholds, "exclude": tuple(given.get("exclude", ()))}
+        exclude, until = (tuple(given.pop(name, ())) for name in ("exclude", "until"))
+        return {
+            **given, "gate": gate, "thresholds": thresholds, "exclude": exclude, "until": until,
+            "frames": given.pop("frame", None),
+        }  # fmt: skip
 
 
 def _assignment(text: str) -> tuple[str, float]:

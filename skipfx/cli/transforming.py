@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from skipfx import graph as g
-from skipfx.capture import capture, example_frames, load_model
+from skipfx.capture import capture, example_frames
 from skipfx.cli.options import Pictures, Transformation
 from skipfx.cli.steps import Asked, Shapes, kind_of, pictures_for, refuse_late
 from skipfx.errors import FrameError
+from skipfx.loading import load_model
 from skipfx.media import Picture, Preprocess
 from skipfx.model import SkipModel
 from skipfx.transformation import transform
@@ -49,14 +50,17 @@ def transform_file(path: Path, example: Picture | None, choices: Transformation,
         SkipfxError: as `skipfx.transform` does, or the example does not fit the model.
     """
     options = choices.arguments()
-    model, frames, preprocess = load_with_example(path, example, pictures, trust_pickle=choices.trust_pickle)
+    model, inputs, preprocess = load_with_example(path, example, pictures, trust_pickle=choices.trust_pickle)
     try:
-        skip = transform(model, frames, **options)
+        skip = transform(model, inputs, **options)
     except FrameError as error:
         hint = "" if example is not None else " (on the command line: --example CLIP)"
         raise FrameError(f"{error}{hint}") from error
-    if preprocess is not None:
-        skip.preprocess = preprocess.model_copy(update={"size": _frame_shapes(skip)[0][2:]})
+    shapes = _frame_shapes(skip)
+    if preprocess is None:
+        skip.preprocess = pictures.preprocess(shapes)
+    else:
+        skip.preprocess = preprocess.model_copy(update={"size": shapes[0][2:]})
     return skip
 
 
