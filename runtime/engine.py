@@ -48,7 +48,8 @@ class Program:
         sizes, per_task: elements of the memory of a stream (`skipfx.runtime.image.Image`).
         outputs: per output of the model, (part, array) or the name of an island's value.
         structure: how the outputs are nested.
-        info: free data for reports: options, report of the transformation, versions.
+        info: free data for reports: "options" and "report" of the transformation, "steps": the layers' names in the
+            order in which they are computed.
     """
 
     code: bytes

@@ -9,6 +9,7 @@ from torch.utils._pytree import TreeSpec
 
 from skipfx.errors import OptionError
 from skipfx.passes.lower import lower
+from skipfx.plan import Compute
 from skipfx.runtime.assemble import assemble
 from skipfx.runtime.backends import compiler
 from skipfx.runtime.engine import Engine, Part, Program
@@ -56,7 +57,11 @@ def compile_engine(
         layers=image.layers,
         structure=structure(skip.out_spec, skip.constants),
         preprocess=skip.preprocess,
-        info={"options": skip.options.model_dump(mode="json"), "report": skip.report.model_dump(mode="json")},
+        info={
+            "options": skip.options.model_dump(mode="json"),
+            "report": skip.report.model_dump(mode="json"),
+            "steps": [step.name for segment in plan.segments for step in segment.steps if isinstance(step, Compute)],
+        },
     )
     return Engine(program, threads)
 

@@ -11,9 +11,10 @@ from torch.export import ExportedProgram
 
 from skipfx.bench.compare import WARMUP, WAYS, Clip, Comparison, activity, all_ways, compare
 from skipfx.bench.dense import ENGINES
+from skipfx.bench.layers import LayerTime, layer_times
 from skipfx.bench.timing import machine
 from skipfx.cli.command import with_records
-from skipfx.cli.figures import cells, machine_lines, times, timings, warn_of_load
+from skipfx.cli.figures import cells, layer_table, machine_lines, times, timings, warn_of_load
 from skipfx.cli.options import AnyPath, ClipPath, DenseModel, Pictures, RawSize, Threads, Transformation, option
 from skipfx.cli.output import Output
 from skipfx.cli.steps import Asked, Ready, make_ready, refuse_model
@@ -48,7 +49,7 @@ def command(
     rounds: Annotated[int, option("--rounds", "Turns that every engine has.", "3", min=1)] = 3,
     raw_size: RawSize = None,
     threads: Threads = None,
-    per_layer: Annotated[bool, option("--per-layer", "Also show what each layer costs.", "off")] = False,
+    per_layer: Annotated[bool, option("--per-layer", "Also time each layer by itself.", "off")] = False,
 ) -> None:
     """Measures a model on a clip beside engines that compute every frame as a whole.
 
@@ -69,6 +70,9 @@ def command(
         streams = all_ways(ready.engine.program, material)
         result = compare(program, material, ready.engine.threads, streams, against, rounds, advance)
     document = _document(result, stats, ready, facts, rounds)
+    if per_layer:
+        with output.working("timing each layer"):
+            document["layers"] = _layers(layer_times(ready.engine, material, rounds), document["layers"])
     output.show(_tables(document, per_layer), document)
 
 
@@ -107,7 +111,7 @@ def _document(
 
 def _tables(found: dict[str, Any], per_layer: bool) -> RenderableType:
     parts: list[RenderableType] = [_engines(found), "", _lines(found)]
-    return Group(*parts, "", _layers(found)) if per_layer else Group(*parts)
+    return Group(*parts, "", layer_table(found["layers"])) if per_layer else Group(*parts)
 
 
 def _engines(found: dict[str, Any]) -> Table:
@@ -133,11 +137,13 @@ def _lines(found: dict[str, Any]) -> str:
     )
 
 
-def _layers(found: dict[str, Any]) -> Table:
-    table = Table("layer", box=None, pad_edge=False)
-    for column in ("MMACs", "active", "active MMACs"):
-        table.add_column(column, justify="right")
-    for layer in found["layers"]:
-        macs, share = layer["macs"] / 1e6, layer["active_fraction"]
-        table.add_row(layer["name"], f"{macs:.2f}", f"{share:.1%}", f"{macs * share:.2f}")
-    return table
+def _layers(times: list[LayerTime], shares: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each layer took, in microseconds, beside what it did."""
+    known = {layer["name"]: layer for layer in shares}
+    layers = []
+    for one in times:
+        share = known.get(one.name, {"name": one.name, "macs": 0, "active_fraction": None})
+        micros = {"compute": 1e6 * one.compute, "listing": 1e6 * one.listing, "full": 1e6 * one.full}
+        realised = one.realised(share["active_fraction"]) if share["active_fraction"] is not None else None
+        layers.append({**share, "microseconds": micros, "realised": realised})
+    return layers

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rich.table import Table
+
 from skipfx.bench.compare import Comparison
 from skipfx.bench.timing import Spread
 from skipfx.cli.output import Output
@@ -31,6 +33,25 @@ def cells(ms: dict[str, float]) -> tuple[str, str]:
 def times(speedup: dict[str, float]) -> str:
     """How many times faster, with the range over the rounds."""
     return f"{speedup['median']:.2f} x ({speedup['p10']:.2f} - {speedup['p90']:.2f})"
+
+
+def layer_table(layers: list[dict[str, Any]]) -> Table:
+    """What each layer took and did; its last line is the sum."""
+    table = Table("layer", box=None, pad_edge=False, show_footer=True)
+    sums = {name: sum(layer["microseconds"][name] for layer in layers) for name in ("compute", "listing", "full")}
+    feet = ("", "", *(f"{sums[name]:.0f}" for name in ("listing", "compute", "full")), "", "")
+    columns = ("MMACs", "active", "listing us", "compute us", "full us", "GMAC/s", "realised")
+    for column, foot in zip(columns, feet, strict=True):
+        table.add_column(column, foot, justify="right")
+    for layer in layers:
+        micros, macs, share = layer["microseconds"], layer["macs"] / 1e6, layer["active_fraction"]
+        spent = tuple(f"{micros[name]:.1f}" for name in ("listing", "compute", "full"))
+        done = ("", "", *spent, "", "")
+        if share is not None:
+            rate = macs * share / 1e3 / (micros["compute"] / 1e6)
+            done = (f"{macs:.2f}", f"{share:.1%}", *spent, f"{rate:.1f}", f"{layer['realised']:.2f}")
+        table.add_row(layer["name"], *done)
+    return table
 
 
 def machine_lines(facts: dict[str, Any], unavailable: dict[str, str]) -> list[str]:

@@ -18,14 +18,16 @@ ENGINE = ("--against", "torch", "--rounds", 1, "--threads", 1)
 
 
 def test_bench_compares_with_dense_engines(cli: Cli, files: Files) -> None:
-    found = cli("bench", files.engine, "--model", files.model, "--clip", files.clip, *ENGINE, "--json").document
+    words = ("bench", files.engine, "--model", files.model, "--clip", files.clip, *ENGINE, "--per-layer", "--json")
+    found = cli(*words).document
     assert list(found["dense"]) == ["torch"]
     assert found["fastest"] == "torch"
     assert list(found["stream"]) == ["skipfx", "skipfx, still frame", "skipfx, refresh on every frame"]
     assert found["speedup"].keys() == found["stream"].keys()
     assert 0 < found["active_fraction"] < 0.5
     assert (found["frames"], found["threads"], found["sparse_share"]) == (LENGTH - 2, 1, 1)
-    assert [layer["name"] for layer in found["layers"]] == ["first", "last"]
+    assert [layer["name"] for layer in found["layers"]] == ["frames", "first", "last", "outputs"]
+    assert [layer["realised"] is None for layer in found["layers"]] == [True, False, False, True]
 
 
 def test_bench_prints_tables(cli: Cli, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +36,15 @@ def test_bench_prints_tables(cli: Cli, files: Files, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bench, "compare", lambda *_: Comparison(dense, stream, {"onnxruntime": "it is away"}))
     done = cli("bench", files.skip, "--clip", files.clip, "--per-layer")
     assert done.code == 0
-    for words in ("faster than openvino", "40.00", "4.00 x (4.00 - 4.00)", "left out it is away", "first", "last"):
+    for words in (
+        "faster than openvino",
+        "40.00",
+        "4.00 x (4.00 - 4.00)",
+        "left out it is away",
+        "first",
+        "last",
+        "us",
+    ):
         assert words in done.out
 
 
