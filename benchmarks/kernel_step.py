@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from benchmarks.convolutions import COPIES, Convolution
 from skipfx.plan import Buffer, Compute, Gate, Ingest, Plan, Segment, Source, View
 from skipfx.runtime.assemble import assemble
-from skipfx.runtime.backends import compiler
+from skipfx.runtime.backends import backend
 from skipfx.runtime.engine import Engine, Part, Program
 from skipfx.runtime.kernels.table import Column, Op
 from skipfx.runtime.native import tensor, use_threads
@@ -58,8 +58,9 @@ def plan_of(shape: Convolution) -> Plan:
 
 def engine_of(plan: Plan, threads: int) -> Engine:
     """A plan of one segment, compiled for this machine."""
-    image, segment = assemble(plan), plan.segments[0]
-    code, level = compiler("cpu")("cpu", image.cores, image.epilogues)
+    kind, segment = backend("cpu"), plan.segments[0]
+    image = assemble(plan, tiles=kind.tiles("cpu"))
+    code, level = kind.compile("cpu", image.cores, image.epilogues)
     parts = (Part(image.calls[0], segment.arrays_in, segment.arrays_out, None),)
     program = Program(
         code=code, level=level, w=image.w, c=image.c, frames=plan.frames, sizes=image.sizes, per_task=image.per_task,

@@ -3,6 +3,7 @@
 What the columns mean stands in `skipfx.runtime.kernels.table`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from skipfx.expr import leaves
 from skipfx.plan import Compute, Emit, Gate, Ingest, Plan, Segment, Source, View
 from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell
 from skipfx.runtime.kernels.table import (
+    HEAVY,
     LANES,
     OPERAND_COLUMNS,
     SCRATCH,
@@ -19,7 +21,9 @@ from skipfx.runtime.kernels.table import (
     TILE,
     Column,
     Core,
+    CoreSpec,
     Op,
+    Tile,
 )
 from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_conv, pack_depthwise, pad_channels
@@ -30,13 +34,13 @@ K = Column
 class Assembler:
     """Assembles one plan; see `assemble`."""
 
-    def __init__(self, plan: Plan, dense_above: float) -> None:
-        self.plan, self.dense_above = plan, dense_above
+    def __init__(self, plan: Plan, dense_above: float, tiles: Sequence[Tile]) -> None:
+        self.plan, self.dense_above, self.tiles = plan, dense_above, tiles
         self.memory = Layout(plan)
         self.lists: dict[tuple[Any, ...], tuple[int, int]] = {}
         self.rows: list[Row] = []
         self.layers: list[LayerCell] = []
-        self.cores: set[Core] = set()
+        self.cores: list[CoreSpec] = []
         self.epilogues: list[EpilogueSpec] = []
 
     def assemble(self) -> Image:
@@ -54,7 +58,7 @@ class Assembler:
             c=memory.c.joined(),
             calls=tuple(replace(call, begin=call.begin + begin) for call in calls),
             layers=tuple(self.layers),
-            cores=tuple(sorted(self.cores)),
+            cores=tuple(self.cores),
             epilogues=tuple(self.epilogues),
         )
 
@@ -128,18 +132,25 @@ class Assembler:
         row = self._row(Op.COMPUTE)
         self._writes(row, step.out, step.map, step.gate)
         row[K.LIST], row[K.LIST_COUNT] = list_at, counts
-        padded = -(-step.out.channels // LANES) * LANES + LANES
-        tiles = max(1, SCRATCH // (padded * TILE))
-        row[K.SCRATCH_PITCH], row[K.CHUNK] = padded, tiles
-        self.memory.need_scratch(padded * TILE * tiles)
         self._core(row, step)
         self._epilogue(row, step)
+        self._scratch(row, 0 if step.weight is None else step.weight.size)
         if step.macs:
             self.layers.append(LayerCell(step.name, list_at, counts, step.macs, *step.size))
 
+    def _scratch(self, row: Row, weights: int) -> None:
+        """As many tiles at a time as fit; more where the weights are so many that they should serve longer."""
+        groups, group_out, panels, blocks = (int(row[k]) for k in (K.GROUPS, K.GROUP_OUT, K.PANELS, K.BLOCKS))
+        pitch = (groups - 1) * group_out + (panels * blocks + 2) * LANES
+        tiles = max(1, SCRATCH * (4 if weights > HEAVY else 1) // (pitch * TILE))
+        row[K.SCRATCH_PITCH], row[K.CHUNK] = pitch, tiles
+        self.memory.need_scratch(pitch * TILE * tiles)
+
     def _core(self, row: Row, step: Compute) -> None:
-        row[K.CORE] = core = Core[step.core.upper()]
-        self.cores.add(core)
+        core = Core[step.core.upper()]
+        row[K.GROUPS], row[K.GROUP_OUT], row[K.PANELS] = 1, step.out.channels, 1
+        row[K.BLOCKS] = -(-step.out.channels // LANES)
+        row[K.CORE] = -1
         if step.source is None:
             return
         buffer = self.plan.buffers[step.source.buffer]
@@ -153,28 +164,40 @@ class Assembler:
         row[K.DILATION_H], row[K.DILATION_W] = window.dilation
         row[K.STEP_H] = row[K.IN_ROW] * window.dilation[0]
         row[K.STEP_W] = row[K.IN_PIXEL] * window.dilation[1]
-        row[K.BLOCKS] = -(-step.out.channels // LANES)
         row[K.COUNT_PAD] = int(step.count_pad)
+        tile = self._tile(step) if core is Core.CONV else None
+        row[K.CORE] = self._number(core, tile)
         if core is Core.RESIZE:
             row[K.TABLE_H], row[K.TABLE_W] = (self.memory.c.add(table) for table in (window.rows, window.columns))
             row[K.TAPS_H], row[K.TAPS_W] = len(window.rows[0]), len(window.columns[0])
             row[K.WEIGHT], row[K.BIAS] = (self.memory.w.add(taps) for taps in step.taps)
         elif step.weight is not None:
-            self._weights(row, step, merge=window.dilation[1] == 1 and step.source.channels == buffer.channels)
+            merge = window.dilation[1] == 1 and step.source.channels == buffer.channels
+            self._weights(row, step, tile, merge)
 
-    def _weights(self, row: Row, step: Compute, merge: bool) -> None:
+    def _number(self, core: Core, tile: Tile | None) -> int:
+        if (core, tile) not in self.cores:
+            self.cores.append((core, tile))
+        return self.cores.index((core, tile))
+
+    def _tile(self, step: Compute) -> Tile:
+        """The widest tile whose panels the output channels of a group fill."""
+        vectors = -(-step.out.channels // step.groups // LANES)
+        return max((tile for tile in self.tiles if vectors % tile.vectors == 0), key=lambda tile: tile.vectors)
+
+    def _weights(self, row: Row, step: Compute, tile: Tile | None, merge: bool) -> None:
         assert step.weight is not None
         out, per_group = step.weight.shape[:2]
         bias = np.zeros(out, np.float32) if step.bias is None else step.bias
-        if row[K.CORE] == Core.DEPTHWISE:
+        if tile is None:
             row[K.WEIGHT] = self.memory.w.add(pack_depthwise(step.weight), LANES)
             row[K.BIAS] = self.memory.w.add(pad_channels(bias), LANES)
             return
-        weight, packed_bias = pack_conv(step.weight, bias, step.groups)
+        weight, packed_bias = pack_conv(step.weight, bias, step.groups, tile.vectors)
         row[K.WEIGHT] = self.memory.w.add(weight, LANES)
         row[K.BIAS] = self.memory.w.add(packed_bias, LANES)
         row[K.GROUPS], row[K.GROUP_IN], row[K.GROUP_OUT] = step.groups, per_group, out // step.groups
-        row[K.BLOCKS] = -(-(out // step.groups) // LANES)
+        row[K.BLOCKS], row[K.PANELS] = tile.vectors, -(-(out // step.groups) // LANES) // tile.vectors
         row[K.RUN] = per_group
         if merge and step.groups == 1:
             row[K.RUN], row[K.KERNEL_W] = per_group * row[K.KERNEL_W], 1
@@ -226,11 +249,12 @@ class Assembler:
         return [self.memory.count_at[change] for change in view.maps]
 
 
-def assemble(plan: Plan, dense_above: float = 1.0) -> Image:
+def assemble(plan: Plan, dense_above: float = 1.0, tiles: Sequence[Tile] = (Tile(6, 1),)) -> Image:
     """Lays out a plan.
 
     Args:
         plan: what lowering made.
         dense_above: share of a frame's pixels that may change before the frame is a refresh.
+        tiles: the register tiles that suit the target, one of them with a single vector.
     """
-    return Assembler(plan, dense_above).assemble()
+    return Assembler(plan, dense_above, tiles).assemble()

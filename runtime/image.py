@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipfx.plan import Buffer
-from skipfx.runtime.kernels.table import Core
+from skipfx.runtime.kernels.table import CoreSpec
 
 EpilogueSpec = tuple[Any, bool, tuple[bool, ...]]
 
@@ -73,7 +73,7 @@ class Image:
     c: NDArray[np.int64]
     calls: tuple[Call, ...]
     layers: tuple[LayerCell, ...]
-    cores: tuple[Core, ...]
+    cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
 
 

@@ -14,18 +14,18 @@ def pad_channels(values: Floats) -> Floats:
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, spare)])
 
 
-def pack_conv(weight: Floats, bias: Floats, groups: int) -> tuple[Floats, Floats]:
-    """Packs a convolution.
+def pack_conv(weight: Floats, bias: Floats, groups: int, vectors: int) -> tuple[Floats, Floats]:
+    """Packs a convolution; a panel is `vectors` x LANES output channels.
 
-    weight [C_out, C_in / groups, kh, kw] -> [groups, blocks, kh, kw, C_in / groups, LANES];
-    bias [C_out] -> [groups, blocks, LANES].
+    weight [C_out, C_in / groups, kh, kw] -> [groups, panels, kh, kw, C_in / groups, panel];
+    bias [C_out] -> [groups, panels, panel].
     """
     out, per_group, kernel_h, kernel_w = weight.shape
     grouped = pad_channels(
         weight.reshape(groups, out // groups, per_group, kernel_h, kernel_w).transpose(0, 3, 4, 2, 1)
     )
-    blocked = grouped.reshape(groups, kernel_h, kernel_w, per_group, -1, LANES).transpose(0, 4, 1, 2, 3, 5)
-    return np.ascontiguousarray(blocked), pad_channels(bias.reshape(groups, -1))
+    panels = grouped.reshape(groups, kernel_h, kernel_w, per_group, -1, vectors * LANES).transpose(0, 4, 1, 2, 3, 5)
+    return np.ascontiguousarray(panels), pad_channels(bias.reshape(groups, -1))
 
 
 def pack_depthwise(weight: Floats) -> Floats:

@@ -11,7 +11,7 @@ from skipfx.errors import OptionError
 from skipfx.passes.lower import lower
 from skipfx.plan import Compute
 from skipfx.runtime.assemble import assemble
-from skipfx.runtime.backends import compiler
+from skipfx.runtime.backends import backend
 from skipfx.runtime.engine import Engine, Part, Program
 from skipfx.runtime.structure import Structure
 
@@ -37,8 +37,9 @@ def compile_engine(
     if not 0 < dense_above <= 1:
         raise OptionError(f"dense_above is a share of the frame, in (0, 1]; got {dense_above}")
     plan = lower(skip.graph_module)
-    image = assemble(plan, dense_above)
-    code, level = compiler(target)(target, image.cores, image.epilogues)
+    kind = backend(target)
+    image = assemble(plan, dense_above, kind.tiles(target))
+    code, level = kind.compile(target, image.cores, image.epilogues)
     parts = tuple(
         Part(call, segment.arrays_in, segment.arrays_out, segment.island)
         for call, segment in zip(image.calls, plan.segments, strict=True)

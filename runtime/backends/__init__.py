@@ -1,21 +1,33 @@
 """What compiles a kernel module for a target: one file each, listed here."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from skipfx.errors import CompileError
+from skipfx.runtime.kernels.table import Tile
 
-Compile = Callable[..., tuple[bytes, str]]
+
+class Backend(NamedTuple):
+    """A kind of target.
+
+    Attributes:
+        tiles: target -> the register tiles that suit it.
+        compile: (target, cores, epilogues) -> code and the level it needs.
+    """
+
+    tiles: Callable[[str], tuple[Tile, ...]]
+    compile: Callable[..., tuple[bytes, str]]
 
 
-def compiler(target: str) -> Compile:
-    """The function that compiles for the kind of target that `target` names, as "cpu" or "cpu:x86-64-v3".
+def backend(target: str) -> Backend:
+    """What lowers to the kind of target that `target` names, as "cpu" or "cpu:x86-64-v3".
 
     Raises:
         CompileError: there is no such kind.
     """
     kind = target.partition(":")[0]
     if kind == "cpu":
-        from skipfx.runtime.backends.cpu import compile_cpu
+        from skipfx.runtime.backends.cpu import compile_cpu, tiles_cpu
 
-        return compile_cpu
+        return Backend(tiles_cpu, compile_cpu)
     raise CompileError(f"target {target!r} is unknown; expected cpu or cpu:LEVEL, with LEVEL such as x86-64-v3")

@@ -8,12 +8,28 @@ from pathlib import Path
 
 from skipfx.errors import CompileError
 from skipfx.files import write_whole
-from skipfx.runtime.backends.levels import ARM, X86, host_levels
+from skipfx.runtime.backends.levels import ARM, host_levels
 from skipfx.runtime.image import EpilogueSpec
-from skipfx.runtime.kernels.table import Core
+from skipfx.runtime.kernels.table import CoreSpec, Tile
+
+TILES = {
+    "x86-64-v2": (Tile(3, 1),),  # 16 registers of 4 numbers
+    "x86-64-v3": (Tile(6, 1),),  # 16 of 8
+    "x86-64-v4": (Tile(12, 1), Tile(6, 2), Tile(6, 3)),  # 32 of 16
+    "armv8-a": (Tile(6, 1),),  # 32 of 4
+}
 
 
-def compile_cpu(target: str, cores: Sequence[Core], epilogues: Sequence[EpilogueSpec]) -> tuple[bytes, str]:
+def tiles_cpu(target: str) -> tuple[Tile, ...]:
+    """The register tiles for a target: what fits the vector registers, beside a vector of weights and an input.
+
+    Raises:
+        CompileError: the level is unknown.
+    """
+    return TILES[_level(target)]
+
+
+def compile_cpu(target: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> tuple[bytes, str]:
     """The object code of `step`, and the instruction-set level it needs.
 
     Args:
@@ -24,9 +40,7 @@ def compile_cpu(target: str, cores: Sequence[Core], epilogues: Sequence[Epilogue
     Raises:
         CompileError: the level is unknown.
     """
-    level = target.partition(":")[2] or host_levels()[-1]
-    if level not in X86 and level not in ARM:
-        raise CompileError(f"CPU level {level!r} is unknown; expected one of {', '.join([*X86, *ARM])}")
+    level = _level(target)
     cached = cache_folder() / f"{_key(level, cores, epilogues)}.o"
     if cached.is_file():
         return cached.read_bytes(), level
@@ -34,6 +48,13 @@ def compile_cpu(target: str, cores: Sequence[Core], epilogues: Sequence[Epilogue
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_whole(cached, code, overwrite=True)
     return code, level
+
+
+def _level(target: str) -> str:
+    level = target.partition(":")[2] or host_levels()[-1]
+    if level not in TILES:
+        raise CompileError(f"CPU level {level!r} is unknown; expected one of {', '.join(TILES)}")
+    return level
 
 
 def cache_folder() -> Path:
@@ -44,13 +65,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipfx"
 
 
-def _key(level: str, cores: Sequence[Core], epilogues: Sequence[EpilogueSpec]) -> str:
+def _key(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> str:
     """Hash of everything that decides the code: the kernels' sources, the compiler, the target, the operators."""
     digest = hashlib.sha256()
     for path in sorted((Path(__file__).parent.parent / "kernels").glob("*.py")):
         digest.update(path.read_bytes())
     digest.update(Path(__file__).read_bytes())
-    digest.update(repr((_tvm_version(), level, [int(core) for core in cores], list(epilogues))).encode())
+    digest.update(repr((_tvm_version(), level, list(cores), list(epilogues))).encode())
     return digest.hexdigest()[:32]
 
 
@@ -60,7 +81,7 @@ def _tvm_version() -> str:
     return version("apache-tvm")
 
 
-def _compile(level: str, cores: Sequence[Core], epilogues: Sequence[EpilogueSpec]) -> bytes:
+def _compile(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> bytes:
     import tvm
 
     from skipfx.runtime.kernels.step import step_module

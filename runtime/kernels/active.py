@@ -75,7 +75,7 @@ def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, foun
 
 
 @T.inline
-def active(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def active(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Fills the task's part of the list, padded to whole tiles with its last position."""
     height = T.Bind(mem.c[row + K.HEIGHT])
     width = T.Bind(mem.c[row + K.WIDTH])

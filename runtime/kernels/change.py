@@ -15,7 +15,7 @@ S = SourceColumn
 
 
 @T.inline
-def clear(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def clear(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Zeroes the change maps and row flags that the last frame left; one source per map."""
     for i in range(mem.c[row + K.SOURCE_COUNT]):
         source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
@@ -36,7 +36,7 @@ def clear(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> 
 
 
 @T.inline
-def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Marks the pixels whose norm of the difference to the held array exceeds the threshold, and finds NaN."""
     height = T.Bind(mem.c[row + K.HEIGHT])
     width = T.Bind(mem.c[row + K.WIDTH])
@@ -79,7 +79,7 @@ def compare(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -
 
 
 @T.inline
-def dilate(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def dilate(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Grows the marks to their neighbourhood, into the change map."""
     height = T.Bind(mem.c[row + K.HEIGHT])
     width = T.Bind(mem.c[row + K.WIDTH])
@@ -116,7 +116,7 @@ def dilate(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) ->
 
 
 @T.inline
-def decide(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def decide(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Makes the frame a refresh where too much of it changed."""
     if task == 0:
         total = T.alloc_buffer((1,), "int64")
@@ -128,7 +128,7 @@ def decide(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) ->
 
 
 @T.inline
-def commit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def commit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Writes the changed pixels into the held array and the feature map."""
     height = T.Bind(mem.c[row + K.HEIGHT])
     width = T.Bind(mem.c[row + K.WIDTH])
@@ -139,18 +139,22 @@ def commit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) ->
     for i in range(high - low):
         y = T.Bind(low + i)
         changes = T.Bind(mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW])
+        out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW])
+        pixel = T.Bind(mem.c[row + K.OUT_PIXEL])
         if fresh > 0:
-            for x in range(width):
-                mem.m[changes + x] = T.uint8(1)
-            mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
-        if mem.m[mem.c[row + K.FLAGS] + y] > 0:
-            out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW])
+            for channel in range(channels):
+                at = T.Bind((channel * height + y) * width)
+                for x in range(width):
+                    mem.a[mem.c[row + K.PLANE] + at + x] = mem.f[mem.c[row + K.ARRAY] + at + x]
+                for x in range(width):
+                    mem.a[out + x * pixel + channel] = mem.f[mem.c[row + K.ARRAY] + at + x]
+        elif mem.m[mem.c[row + K.FLAGS] + y] > 0:
             for x in range(width):
                 if mem.m[changes + x] > 0:
                     for channel in range(channels):
                         at = T.Bind((channel * height + y) * width + x)
                         value = T.Bind(mem.f[mem.c[row + K.ARRAY] + at])
                         mem.a[mem.c[row + K.PLANE] + at] = value
-                        mem.a[out + x * mem.c[row + K.OUT_PIXEL] + channel] = value
+                        mem.a[out + x * pixel + channel] = value
     if fresh > 0:
         mem.n[mem.c[row + K.COUNT] + task] = (high - low) * width

@@ -15,19 +15,71 @@ S = SourceColumn
 
 
 @T.inline
-def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def whole_row(mem: Any, row: Any, y: Any) -> None:
+    """All positions of a row, in squares of LANES channels x LANES positions."""
+    width = T.Bind(mem.c[row + K.WIDTH])
+    channels = T.Bind(mem.c[row + K.CHANNELS])
+    pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
+    pixel = T.Bind(mem.c[row + K.IN_PIXEL])
+    plane = T.Bind(mem.c[row + K.HEIGHT] * width)
+    out = T.Bind(mem.c[row + K.ARRAY] + y * width)
+    for square in range(width // LANES):
+        x = T.Bind(square * LANES)
+        for channel in range(channels):
+            for v in T.vectorized(LANES):
+                mem.o[out + channel * plane + x + v] = mem.a[pixels + (x + v) * pixel + channel]
+    tail = T.Bind(width // LANES * LANES)
+    for channel in range(channels):
+        for k in range(width - tail):
+            mem.o[out + channel * plane + tail + k] = mem.a[pixels + (tail + k) * pixel + channel]
+
+
+@T.inline
+def changed_columns(mem: Any, row: Any, y: Any, columns: Any, slot: Any) -> None:
+    """The positions of a row that the output array lacks."""
+    width = T.Bind(mem.c[row + K.WIDTH])
+    channels = T.Bind(mem.c[row + K.CHANNELS])
+    line = T.Bind(mem.c[row + K.DIRTY] + y * width)
+    found = T.alloc_buffer((1,), "int64")
+    found[0] = T.int64(0)
+    for x in range(width):
+        mem.q[columns + found[0]] = x
+        found[0] = found[0] + T.Select((mem.m[line + x] & slot) > 0, T.int64(1), T.int64(0))
+    pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
+    pixel = T.Bind(mem.c[row + K.IN_PIXEL])
+    plane = T.Bind(mem.c[row + K.HEIGHT] * width)
+    out = T.Bind(mem.c[row + K.ARRAY] + y * width)
+    for block in range(channels // LANES):
+        for k in range(found[0]):
+            x = T.Bind(mem.q[columns + k])
+            for v in T.unroll(LANES):
+                mem.o[out + (block * LANES + v) * plane + x] = mem.a[pixels + x * pixel + block * LANES + v]
+    tail = T.Bind(channels // LANES * LANES)
+    for rest in range(channels - tail):
+        for k in range(found[0]):
+            x = T.Bind(mem.q[columns + k])
+            mem.o[out + (tail + rest) * plane + x] = mem.a[pixels + x * pixel + tail + rest]
+
+
+@T.inline
+def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Brings the call's output array up to date, one row after another."""
     height = T.Bind(mem.c[row + K.HEIGHT])
     width = T.Bind(mem.c[row + K.WIDTH])
     dirty = T.Bind(mem.c[row + K.DIRTY])
     slot = T.Bind(T.Cast("uint8", mem.n[T.int64(Cell.SLOT)]))
-    full = T.Bind(mem.n[T.int64(Cell.FULL)])
+    fresh = T.Bind(mem.n[T.int64(Cell.REFRESH)])  # then nothing is marked, because all has changed
+    full = T.Bind(mem.n[T.int64(Cell.FULL)] + fresh)
     columns = T.Bind(mem.c[row + K.LIST] + task * (width + TILE))
     low = T.Bind(height * task // tasks)
     for i in range(height * (task + 1) // tasks - low):
         y = T.Bind(low + i)
         flag = T.Bind(dirty + height * width + y)
         line = T.Bind(dirty + y * width)
+        if fresh > 0:
+            mem.m[flag] = T.uint8(255)
+            for x in range(width):
+                mem.m[line + x] = T.uint8(255)
         for j in range(mem.c[row + K.SOURCE_COUNT]):
             source = T.Bind(mem.c[row + K.SOURCES] + j * S.NUMBERS)
             if mem.m[mem.c[source + S.FLAGS] + y] > 0:
@@ -36,25 +88,10 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> N
                 for x in range(width):
                     mem.m[line + x] = mem.m[line + x] | T.Select(mem.m[changes + x] > 0, T.uint8(255), T.uint8(0))
         if T.Or(full > 0, (mem.m[flag] & slot) > 0):
-            found = T.alloc_buffer((1,), "int64")
-            found[0] = T.int64(0)
+            if full > 0:
+                whole_row(mem, row, y)
+            else:
+                changed_columns(mem, row, y, columns, slot)
             for x in range(width):
-                mem.q[columns + found[0]] = x
-                found[0] = found[0] + T.Select(T.Or(full > 0, (mem.m[line + x] & slot) > 0), T.int64(1), T.int64(0))
                 mem.m[line + x] = mem.m[line + x] & ~slot
             mem.m[flag] = mem.m[flag] & ~slot
-            channels = T.Bind(mem.c[row + K.CHANNELS])
-            pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
-            pixel = T.Bind(mem.c[row + K.IN_PIXEL])
-            plane = T.Bind(height * width)
-            out = T.Bind(mem.c[row + K.ARRAY] + y * width)
-            for block in range(channels // LANES):
-                for k in range(found[0]):
-                    x = T.Bind(mem.q[columns + k])
-                    for v in T.unroll(LANES):
-                        mem.o[out + (block * LANES + v) * plane + x] = mem.a[pixels + x * pixel + block * LANES + v]
-            tail = T.Bind(channels // LANES * LANES)
-            for rest in range(channels - tail):
-                for k in range(found[0]):
-                    x = T.Bind(mem.q[columns + k])
-                    mem.o[out + (tail + rest) * plane + x] = mem.a[pixels + x * pixel + tail + rest]

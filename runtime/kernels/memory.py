@@ -56,14 +56,14 @@ def kernel(body: Callable[..., None]) -> PrimFunc:
     """A private TVM function around an inlined body.
 
     Args:
-        body: (memory, task, tasks, row, first, count); `first` and `count` are a run of an active list for the kernels
-            that work on one, and unused by the others.
+        body: (memory, task, tasks, row, first, count, panel); `first` and `count` are a run of an active list and
+            `panel` a run of output channels for the kernels that work on them, and unused by the others.
     """
 
     # fmt: off
     @T.prim_func(s_tir=True, private=True)
     def function(
-        task: T.int64, tasks: T.int64, row: T.int64, first: T.int64, count: T.int64,
+        task: T.int64, tasks: T.int64, row: T.int64, first: T.int64, count: T.int64, panel: T.int64,
         ap: T.handle("float32"), mp: T.handle("uint8"), sp: T.handle("uint8"), qp: T.handle("int64"),
         np: T.handle("int64"), wp: T.handle("float32"), cp: T.handle("int64"), fp: T.handle("float32"),
         op: T.handle("float32"),
@@ -78,7 +78,7 @@ def kernel(body: Callable[..., None]) -> PrimFunc:
         c = declare(cp, "int64")
         f = declare(fp, "float32")
         o = declare(op, "float32")
-        body(Memory(a, m, s, q, n, w, c, f, o), task, tasks, row, first, count)
+        body(Memory(a, m, s, q, n, w, c, f, o), task, tasks, row, first, count, panel)
     # fmt: on
 
     return function

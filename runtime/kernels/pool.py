@@ -19,7 +19,7 @@ def pool(maximum: bool) -> Callable[..., None]:
         return T.max(total, value) if maximum else total + value
 
     @T.inline
-    def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+    def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
         scratch = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
         height = T.Bind(mem.c[row + K.IN_HEIGHT])
         width = T.Bind(mem.c[row + K.IN_WIDTH])

@@ -11,7 +11,7 @@ MASK = (1 << SHIFT) - 1
 
 
 @T.inline
-def resize(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+def resize(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Sum over taps of row weight x column weight x value."""
     scratch = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
     taps_h = T.Bind(mem.c[row + K.TAPS_H])

@@ -6,6 +6,7 @@ loads per thread.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tvm import IRModule
@@ -17,11 +18,11 @@ from skipfx.runtime.kernels.active import active
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
-from skipfx.runtime.kernels.epilogue import epilogue
+from skipfx.runtime.kernels.epilogue import epilogue, settle
 from skipfx.runtime.kernels.memory import Memory, kernel
 from skipfx.runtime.kernels.pool import pool
 from skipfx.runtime.kernels.resize import resize
-from skipfx.runtime.kernels.table import TILE, Cell, Column, Core, Op
+from skipfx.runtime.kernels.table import TILE, Cell, Column, Core, CoreSpec, Op
 
 K = Column
 Body = Callable[..., None]
@@ -36,7 +37,6 @@ STEPS: dict[Op, Body] = {
     Op.EMIT: emit,
 }
 CORES: dict[Core, Body] = {
-    Core.CONV: conv,
     Core.DEPTHWISE: depthwise,
     Core.MAX_POOL: pool(maximum=True),
     Core.AVG_POOL: pool(maximum=False),
@@ -44,8 +44,8 @@ CORES: dict[Core, Body] = {
 }
 
 
-def step_module(cores: Sequence[Core], epilogues: Sequence[tuple[Any, bool, tuple[bool, ...]]]) -> IRModule:
-    """The module for the given cores and epilogues (arguments of `epilogue`, in the order of their numbers)."""
+def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[tuple[Any, bool, tuple[bool, ...]]]) -> IRModule:
+    """The module for the given cores and epilogues (arguments of `epilogue`), in the order of their numbers."""
     functions: dict[GlobalVar, PrimFunc] = {}
 
     def define(name: str, body: Body) -> GlobalVar:
@@ -53,36 +53,40 @@ def step_module(cores: Sequence[Core], epilogues: Sequence[tuple[Any, bool, tupl
         functions[variable] = kernel(body)
         return variable
 
-    used: dict[Core, GlobalVar] = {
-        core: define(core.name.lower(), CORES[core]) for core in cores if core is not Core.NONE
+    used = {
+        number: define(f"{core.name.lower()}_{number}", CORES[core] if tile is None else conv(tile))
+        for number, (core, tile) in enumerate(cores)
     }
     ends = {number: define(f"epilogue_{number}", epilogue(*spec)) for number, spec in enumerate(epilogues)}
     steps = {op: define(op.name.lower(), body) for op, body in STEPS.items()}
-    steps[Op.COMPUTE] = define("compute", _compute(used, ends))
+    steps[Op.COMPUTE] = define("compute", _compute(used, ends, define("settle", settle)))
     functions[GlobalVar("step")] = _step(steps)
     return IRModule(functions)
 
 
 def _switch(column: int, table: dict[Any, GlobalVar]) -> Callable[..., None]:
     """Calls the function whose number stands in a column of the row."""
-    numbers = list(table)
 
     def build(mem: Memory, *arguments: Any) -> None:
-        pointers = [buffer.data for buffer in mem]
-        for number in numbers:
+        for number, function in table.items():
             with T.If(mem.c[arguments[2] + column] == int(number)), T.Then():
-                T.evaluate(table[number](*arguments, *pointers))
+                _call(function, mem, *arguments)
 
     return build
 
 
-def _compute(cores: dict[Core, GlobalVar], ends: dict[int, GlobalVar]) -> Body:
-    """Splits the active list evenly over the tasks, and runs core and epilogue chunk by chunk."""
+def _call(function: GlobalVar, mem: Memory, *arguments: Any) -> None:
+    T.evaluate(function(*arguments, *(buffer.data for buffer in mem)))
+
+
+def _compute(cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], last: GlobalVar) -> Body:
+    """Splits the active list evenly over the tasks; chunk by chunk, runs core and epilogue for every panel."""
     run_core = _switch(K.CORE, cores)
     run_end = _switch(K.EPILOGUE, ends)
+    settled = partial(_call, last)
 
     @T.inline
-    def compute(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any) -> None:
+    def compute(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
         counts = T.Bind(mem.c[row + K.LIST_COUNT])
         chunk = T.Bind(mem.c[row + K.CHUNK])
         tiles = T.alloc_buffer((2,), "int64")  # all of them; those of the segments so far
@@ -109,8 +113,13 @@ def _compute(cores: dict[Core, GlobalVar], ends: dict[int, GlobalVar]) -> Body:
                     for part in range((end - begin + chunk - 1) // chunk):
                         at = T.Bind((begin + part * chunk) * TILE)
                         number = T.Bind(T.min(T.min((end - begin - part * chunk), chunk) * TILE, length - at))
-                        run_core(mem, task, tasks, row, start + at, number)
-                        run_end(mem, task, tasks, row, start + at, number)
+                        for panel in range(mem.c[row + K.GROUPS] * mem.c[row + K.PANELS]):
+                            run_core(mem, task, tasks, row, start + at, number, panel)
+                            run_end(mem, task, tasks, row, start + at, number, panel)
+                        if mem.n[T.int64(Cell.REFRESH)] == 0:
+                            settled(mem, task, tasks, row, start + at, number, T.int64(0))
+        if mem.n[T.int64(Cell.REFRESH)] > 0:
+            mem.n[mem.c[row + K.COUNT] + task] = (high - low) * TILE
 
     return compute
 
@@ -121,7 +130,7 @@ def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
     @T.inline
     def walk(mem: Any, task: Any, tasks: Any, row: Any) -> None:
         if T.Or(mem.n[T.int64(Cell.BAD)] == 0, mem.c[row + K.OP] <= int(Op.COMPARE)):
-            run(mem, task, tasks, row, T.int64(0), T.int64(0))
+            run(mem, task, tasks, row, T.int64(0), T.int64(0), T.int64(0))
 
     # fmt: off
     @T.prim_func(s_tir=True)

@@ -19,12 +19,13 @@ width + border positions apart, so the border right of one row is the border lef
 """
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 TASKS: Final = 16  # counts and lists are kept per task; more threads than this are not used
-TILE: Final = 6  # positions a register tile holds
-LANES: Final = 16  # channels a register tile holds
-SCRATCH: Final = 24576  # floats of scratch that a task's chunk of positions may fill
+TILE: Final = 12  # lists are filled up to a multiple of it; register tiles hold a divisor of it
+LANES: Final = 16  # channels of a vector
+SCRATCH: Final = 8192  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
+HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
 SHIFT: Final = 16
 FLT_MAX: Final = 3.4028234e38
 
@@ -51,6 +52,21 @@ class Core(IntEnum):
     MAX_POOL = 3
     AVG_POOL = 4
     RESIZE = 5
+
+
+class Tile(NamedTuple):
+    """A register tile of a convolution.
+
+    Attributes:
+        positions: a divisor of TILE.
+        vectors: of LANES output channels, side by side in the packed weights; a panel.
+    """
+
+    positions: int
+    vectors: int
+
+
+CoreSpec = tuple[Core, Tile | None]
 
 
 class Cell(IntEnum):
@@ -89,8 +105,8 @@ class Column(IntEnum):
     SOURCES = 16
     SOURCE_COUNT = 17
     # core
-    CORE = 18
-    EPILOGUE = 19
+    CORE = 18  # number of the core in the module, -1 for none
+    EPILOGUE = 19  # number of the epilogue in the module
     IN = 20  # first position of the picture (windows: of the padded picture)
     IN_ROW = 21
     IN_PIXEL = 22
@@ -110,7 +126,7 @@ class Column(IntEnum):
     GROUPS = 36
     GROUP_IN = 37
     GROUP_OUT = 38
-    BLOCKS = 39  # blocks of LANES output channels per group
+    BLOCKS = 39  # vectors per panel
     WEIGHT = 40
     BIAS = 41
     COUNT_PAD = 42
@@ -130,11 +146,12 @@ class Column(IntEnum):
     # scratch: where it starts, floats per task, floats per position
     SCRATCH = 68
     SCRATCH_SIZE = 69
-    SCRATCH_PITCH = 70
-    CHUNK = 71  # tiles that fit into it
+    SCRATCH_PITCH = 70  # the channels, then two vectors of norms
+    CHUNK = 71  # times TILE positions fit into it
     LINE = 72  # bytes of a scratch line in s; a task has two
     FINITE = 73  # whether NaN or infinity in the array is an error
-    NUMBERS = 74  # columns in a row
+    PANELS = 74  # runs of output channels that are computed one after another, per group
+    NUMBERS = 75  # columns in a row
 
 
 OPERAND_COUNT: Final = 4

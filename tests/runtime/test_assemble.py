@@ -12,7 +12,7 @@ from skipfx.passes.lower import lower
 from skipfx.plan import Buffer, Compute, Emit, Plan
 from skipfx.runtime.assemble import Assembler
 from skipfx.runtime.image import origin, pitch, positions
-from skipfx.runtime.kernels.table import LANES, Column, Core, Op
+from skipfx.runtime.kernels.table import LANES, Column, Core, Op, Tile
 from skipfx.runtime.pack import pack_conv, pack_depthwise, pad_channels
 from skipfx.transformation import transform
 from tests.networks import Branches, Squeeze, TwoFrames, seeded
@@ -30,7 +30,7 @@ networks = pytest.mark.parametrize("name", NETWORKS)
 def assembled(name: str) -> tuple[Plan, Assembler, Any]:
     model, frames = NETWORKS[name]
     plan = lower(transform(model, frames, gate=Hold(threshold=0.1)).graph_module)
-    assembler = Assembler(plan, 1.0)
+    assembler = Assembler(plan, 1.0, [Tile(6, 1)])
     return plan, assembler, assembler.assemble()
 
 
@@ -89,7 +89,9 @@ def _assert_apart(areas: list[tuple[Any, Any]], size: int, align: int) -> None:
 def test_weights_start_on_a_vector(name: str) -> None:
     _, assembler, image = assembled(name)
     for row in assembler.rows:
-        if row[K.OP] == Op.COMPUTE and row[K.CORE] in (Core.CONV, Core.DEPTHWISE):
+        if row[K.OP] == Op.COMPUTE and row[K.CORE] >= 0:
+            if assembler.cores[row[K.CORE]][0] not in (Core.CONV, Core.DEPTHWISE):
+                continue
             assert row[K.WEIGHT] % LANES == row[K.BIAS] % LANES == 0
             assert row[K.WEIGHT] < row[K.BIAS] < image.w.size
 
@@ -119,19 +121,21 @@ def test_layers_with_the_same_window_share_a_list() -> None:
     assert a.list != c.list
 
 
-@pytest.mark.parametrize(("out", "channels", "groups"), [(1, 1, 1), (16, 3, 1), (33, 5, 1), (6, 4, 2), (51, 6, 3)])
-def test_packed_convolution(out: int, channels: int, groups: int) -> None:
-    """[groups, blocks, kh, kw, channels, lanes], zeros where a block is not full."""
+@pytest.mark.parametrize(
+    ("out", "channels", "groups", "vectors"), [(1, 1, 1, 1), (16, 3, 1, 1), (33, 5, 1, 3), (6, 4, 2, 1), (51, 6, 3, 2)]
+)
+def test_packed_convolution(out: int, channels: int, groups: int, vectors: int) -> None:
+    """[groups, panels, kh, kw, channels, panel], zeros where a panel is not full."""
     weight = noise(out, channels // groups, 2, 3).numpy()
     bias = noise(out, seed=1).numpy()
-    packed, packed_bias = pack_conv(weight, bias, groups)
-    per_group = out // groups
-    blocks = -(-per_group // LANES)
-    expected = np.zeros((groups, blocks, 2, 3, channels // groups, LANES), np.float32)
-    expected_bias = np.zeros((groups, blocks * LANES), np.float32)
+    packed, packed_bias = pack_conv(weight, bias, groups, vectors)
+    per_group, panel = out // groups, vectors * LANES
+    panels = -(-per_group // panel)
+    expected = np.zeros((groups, panels, 2, 3, channels // groups, panel), np.float32)
+    expected_bias = np.zeros((groups, panels * panel), np.float32)
     for o in range(out):
         group, place = divmod(o, per_group)
-        expected[group, place // LANES, :, :, :, place % LANES] = weight[o].transpose(1, 2, 0)
+        expected[group, place // panel, :, :, :, place % panel] = weight[o].transpose(1, 2, 0)
         expected_bias[group, place] = bias[o]
     assert packed.flags.c_contiguous
     assert np.array_equal(packed, expected)
