@@ -115,8 +115,7 @@ class Lowering:
         operands = tuple(self.layout.views[base(operand)] for operand in group.operands)
         active = [] if core is None else [self._core_source(core, size)]
         for operand, view in zip(group.operands, operands, strict=True):
-            same = tuple(g.value(operand).shape[2:]) == size
-            active.append(Source(view.maps) if same else Source(view.maps, "whole"))
+            active.append(_operand_source(view, tuple(g.value(operand).shape[2:]), size))
         step = Compute(
             self._name(node if group.core_node is None else group.core_node), "none", None, operands, expr,
             tuple(group.channels), out, out.maps[0], gate_of(node), tuple(dict.fromkeys(active)), size,
@@ -182,6 +181,18 @@ class Lowering:
         if source in self.layout.views:
             return (self.depth, self._emit(source, self.depth))
         return source.name
+
+
+def _operand_source(view: View, operand: tuple[int, ...], size: tuple[int, int]) -> Source:
+    """Where a change of an operand shows: at its own position, along its line, or everywhere."""
+    if operand == size:
+        return Source(view.maps)
+    if operand == (1, 1):
+        return Source(view.maps, "whole")
+    rows, columns = (
+        tuple((line if own == full else 0,) for line in range(full)) for own, full in zip(operand, size, strict=True)
+    )
+    return Source(view.maps, "taps", rows=rows, columns=columns)
 
 
 def _weights(gm: fx.GraphModule, step: Compute, core: Local, source: View) -> Compute:

@@ -9,6 +9,7 @@ from skipfx.passes.fold_constants import FoldConstants
 from skipfx.passes.fuse_chains import FuseChains
 from skipfx.passes.insert_gates import InsertGates
 from skipfx.passes.merge_states import MergeStates
+from skipfx.passes.normalise_booleans import NormaliseBooleans
 from skipfx.passes.normalise_pads import NormalisePads
 from skipfx.passes.normalise_pools import NormalisePools
 from skipfx.passes.normalise_slices import NormaliseSlices
@@ -26,6 +27,7 @@ def canonical() -> list[Pass]:
         NormalisePools(),
         NormalisePads(),
         FoldBatchnorm(),
+        NormaliseBooleans(),
     ]
 
 

@@ -211,8 +211,8 @@ class Assembler:
         for index, view in enumerate(step.operands):
             buffer = self.plan.buffers[view.buffer]
             columns = np.array(self.memory.place(view), np.int64)
-            if (buffer.height, buffer.width) != step.size:
-                columns[1:] = 0
+            for axis, extent in enumerate((buffer.height, buffer.width)):
+                columns[1 + axis] *= extent == step.size[axis]
             at = K.OPERANDS + index * OPERAND_COLUMNS
             row[at : at + OPERAND_COLUMNS] = columns
         for index in leaves(step.expr, "channel"):

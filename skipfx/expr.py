@@ -28,6 +28,12 @@ OPERATORS = {
     "exp": 1,
     "log": 1,
     "erf": 1,
+    "floor": 1,
+    "round": 1,  # to the nearest, halves to even
+    "sin": 1,
+    "cos": 1,
+    "atan": 1,
+    "pow": 2,
 }
 
 
@@ -49,6 +55,25 @@ def tanh(x: Expr) -> Expr:
 def clamp(x: Expr, low: float, high: float) -> Expr:
     """Limits x to [low, high]."""
     return ("min", ("max", x, const(low)), const(high))
+
+
+def sign(x: Expr) -> Expr:
+    """-1, 0 or 1."""
+    return ("sub", ("gt", x, const(0)), ("gt", const(0), x))
+
+
+def compare(how: str, left: Expr, right: Expr) -> Expr:
+    """1.0 where the comparison holds, else 0.0; `how` is one of gt, lt, ge, le, eq, ne."""
+    above: Expr = ("gt", left, right)
+    below: Expr = ("gt", right, left)
+    differ: Expr = ("max", above, below)
+    found = {"gt": above, "lt": below, "ge": opposite(below), "le": opposite(above), "ne": differ}
+    return opposite(differ) if how == "eq" else found[how]
+
+
+def opposite(truth: Expr) -> Expr:
+    """1 where it is 0, and the other way round."""
+    return ("sub", const(1), truth)
 
 
 def substitute(expr: Expr, leaf: Callable[[Expr], Expr]) -> Expr:

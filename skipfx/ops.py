@@ -65,4 +65,15 @@ def border(x: Tensor, sides: tuple[int, int, int, int], value: float) -> Tensor:
     return F.pad(x, sides, value=value)
 
 
-OPS = (changed, dilate, block_mask, select, window_norm, covered, border)
+def compare(left: Tensor | float, right: Tensor | float, how: str) -> Tensor:
+    """1.0 where the comparison holds, else 0.0; `how` names it as ATen does: gt, lt, ge, le, eq, ne."""
+    found: Tensor = getattr(torch, how)(left, right)
+    return found.float()
+
+
+def choose(condition: Tensor, new: Tensor | float, other: Tensor | float) -> Tensor:
+    """`new` where the condition, 1.0 or 0.0, holds, else `other`."""
+    return torch.where(condition > 0, new, other)
+
+
+OPS = (changed, dilate, block_mask, select, window_norm, covered, border, compare, choose)

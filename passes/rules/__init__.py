@@ -1,6 +1,8 @@
 """What skipfx knows of operators: one file per family, listed here."""
 
-from skipfx.passes.rules import conv, elementwise, pool, resize, shape
+from skipfx.passes.rules import arithmetic, conv, pool, resize, shape, unary
 from skipfx.passes.rules.common import POINT, RULES, Local, Refuse, Window, local
 
-__all__ = ["POINT", "RULES", "Local", "Refuse", "Window", "conv", "elementwise", "local", "pool", "resize", "shape"]
+__all__ = [
+    "POINT", "RULES", "Local", "Refuse", "Window", "arithmetic", "conv", "local", "pool", "resize", "shape", "unary",
+]  # fmt: skip

@@ -115,6 +115,12 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "exp": exp,
     "log": T.log,
     "erf": erf,
+    "floor": T.floor,
+    "round": T.nearbyint,
+    "sin": T.sin,
+    "cos": T.cos,
+    "atan": T.atan,
+    "pow": T.pow,
 }
 
 
