@@ -66,7 +66,7 @@ def _number(gm: fx.GraphModule, node: fx.Node, numbers: dict[fx.Node, fx.Node]) 
         return g.insert(gm.graph, target, args, node, "unknown")
 
     if node.target in COMPARE and _is_map_of(node, torch.bool) and all(_is_number(gm, arg) for arg in known):
-        return insert(ops.compare, *known, COMPARE[node.target])  # type: ignore[index]
+        return insert(ops.compare, *known, COMPARE[node.target])
     if not any(arg in numbers for arg in node.all_input_nodes):
         return None
     if _is_map_of(node, torch.bool) and all(arg in numbers for arg in node.all_input_nodes):
