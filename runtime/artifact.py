@@ -91,7 +91,7 @@ def read(path: Path) -> Program:
     """Reads and checks an artifact; nothing of it is executed.
 
     Raises:
-        ArtifactError: it is missing, damaged, of another version, or for another machine.
+        ArtifactError: it is missing, damaged, or of another version.
     """
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
@@ -131,7 +131,13 @@ def load(path: str | Path, threads: int | None = None) -> Engine:
     Raises:
         ArtifactError: it is missing, damaged, of another version, or for another machine.
     """
-    return Engine(read(Path(path)), threads)
+    program = read(Path(path))
+    if program.level not in host_levels():
+        raise ArtifactError(
+            f"{path}: compiled for {program.level}; this machine runs {', '.join(host_levels())}: compile with "
+            f"target='cpu:{host_levels()[-1]}'"
+        )
+    return Engine(program, threads)
 
 
 def _entries(program: Program) -> dict[str, bytes]:
@@ -203,11 +209,6 @@ def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
             raise ArtifactError(f"{path}: {name} is missing or was changed after the artifact was written")
     if missing := {CODE, CONSTANTS, *(_entry(p.island) for p in manifest.parts if p.island)} - manifest.hashes.keys():
         raise ArtifactError(f"{path}: its manifest is damaged: it does not list {', '.join(sorted(missing))}")
-    if manifest.level not in host_levels():
-        raise ArtifactError(
-            f"{path}: compiled for {manifest.level}; this machine runs {', '.join(host_levels())}: compile with "
-            f"target='cpu:{host_levels()[-1]}'"
-        )
     return manifest
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.errors import OptionError
+from skipfx.errors import ArtifactError, OptionError
 from skipfx.plan import Island
+from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.image import Call, LayerCell
 from skipfx.runtime.islands import IslandRunner
 from skipfx.runtime.kernels.table import TASKS
@@ -71,7 +72,8 @@ class Program:
 class Engine:
     """A compiled network.
 
-    Engines are immutable: streams hold all state, and may run in different threads.
+    Engines are immutable: streams hold all state, and may run in different threads. One that was compiled for another
+    kind of machine can be saved; its streams refuse frames.
 
     Args:
         program: what to run.
@@ -83,7 +85,7 @@ class Engine:
             raise OptionError(f"threads must be at least 1, got {threads}")
         self.program = program
         self.threads = min(threads or usable_cores(), TASKS)
-        self.step: Callable[..., None] = load_code(program.code)
+        self.step = load_code(program.code) if program.level in host_levels() else _foreign(program.level)
         self.constants = (tensor(program.w), tensor(program.c))
         self.islands = [
             None if part.island is None else IslandRunner(part.island, self.threads) for part in program.parts
@@ -126,3 +128,12 @@ class Engine:
             f"Engine({shapes}, {self.program.level}, {self.threads} threads, {self.total_macs / 1e6:.1f} MMACs, "
             f"{self.state_bytes / 1e6:.1f} MB state per stream)"
         )
+
+
+def _foreign(level: str) -> Callable[..., None]:
+    """What stands for code that this machine cannot run."""
+
+    def refuse(*arguments: object) -> None:
+        raise ArtifactError(f"compiled for {level}; this machine runs {', '.join(host_levels())}")
+
+    return refuse
