@@ -1,4 +1,7 @@
-"""Removes operators that do nothing in inference: dropout, copies, casts to the same type, no-op shapes."""
+"""Removes operators that do nothing in inference: dropout, copies, casts to the same type, no-op shapes.
+
+Copies are what makes a tensor fit for `view`, so views become reshapes, which take any layout.
+"""
 
 from dataclasses import dataclass
 
@@ -14,12 +17,11 @@ aten = torch.ops.aten
 MAYBE_IDENTITY = {
     aten._to_copy.default,
     aten.to.dtype,
-    aten.view.default,
     aten.reshape.default,
-    aten._unsafe_view.default,
     aten.expand.default,
     aten.slice.Tensor,
 }
+VIEWS = {aten.view.default, aten._unsafe_view.default}
 PADS = {aten.constant_pad_nd.default, aten.pad.default}
 
 
@@ -34,6 +36,9 @@ class RemoveIdentity(Pass):
         """See `Pass.apply`."""
         modified = False
         for node in list(gm.graph.nodes):
+            if node.target in VIEWS:
+                node.target = aten.reshape.default
+                modified = True
             if _is_identity(node):
                 node.replace_all_uses_with(node.args[0])
                 gm.graph.erase_node(node)

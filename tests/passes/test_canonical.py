@@ -182,3 +182,12 @@ class _Noisy(nn.Module):
 def test_random_numbers_are_no_constants() -> None:
     gm = canonical(seeded(_Noisy()), torch.randn(1, 3, 5, 5))
     assert aten.mul.Tensor in targets(gm)  # it reads the numbers of each frame
+
+
+def test_views_outlive_the_copies_that_made_them_possible() -> None:
+    class Shuffles(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(1, 2, 3, 4, 5).transpose(1, 2).contiguous().view(1, 6, 4, 5)
+
+    gm = canonical(Shuffles(), torch.randn(1, 6, 4, 5))
+    assert targets(gm) == [aten.reshape.default, aten.transpose.int, aten.reshape.default]
