@@ -9,6 +9,8 @@ from skipfx import ops
 from skipfx.passes.base import Pass
 from skipfx.spec import Stage
 
+UNPOOLED = (ops.covered, ops.fires)  # one is about inputs, the other is pooled already
+
 
 @dataclass(frozen=True)
 class BuildBlockMasks(Pass):
@@ -29,7 +31,7 @@ class BuildBlockMasks(Pass):
             return False
         held = [node for node in gm.graph.find_nodes(op="call_function", target=ops.select)]
         masks = dict.fromkeys(node.args[0] for node in held)
-        covered = [mask for mask in masks if isinstance(mask, fx.Node) and mask.target is not ops.covered]
+        covered = [mask for mask in masks if isinstance(mask, fx.Node) and mask.target not in UNPOOLED]
         for mask in covered:
             users = list(mask.users)
             with gm.graph.inserting_after(mask):

@@ -8,6 +8,7 @@ from skipfx.passes.fold_batchnorm import FoldBatchnorm
 from skipfx.passes.fold_constants import FoldConstants
 from skipfx.passes.fuse_chains import FuseChains
 from skipfx.passes.insert_gates import InsertGates
+from skipfx.passes.mask_blocks import MaskBlocks
 from skipfx.passes.merge_states import MergeStates
 from skipfx.passes.normalise_booleans import NormaliseBooleans
 from skipfx.passes.normalise_pads import NormalisePads
@@ -44,12 +45,14 @@ def streaming(options: TransformOptions, input_threshold: float) -> list[Pass]:
         input_threshold: tau of the frame, in the units of the model's input.
     """
     return [
+        # where a residual block need not run at all
+        MaskBlocks(options.gate),
         # z_t = z_{t-1} + w * (x_t - x_{t-1})
         ToResidual(),
         # which positions count as changed
         InsertGates(options, input_threshold),
         # in blocks
-        BuildBlockMasks(options.block),
+        BuildBlockMasks(options.mask_block),
         # explicit state
         RecomputeUpdates(options.update),
         MergeStates(),

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from skipfx import errors
-from skipfx.options import Hold, InputNorm, OutputNorm
+from skipfx.options import DynConv, Gumbel, Hold, InputNorm, OutputNorm
 
 if TYPE_CHECKING:
     from skipfx.build import compile_engine as compile
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skipfx.runtime.artifact import load
     from skipfx.runtime.engine import Engine
     from skipfx.runtime.stream import Stats, Stream
+    from skipfx.training.loss import gate_loss
     from skipfx.transformation import inspect, transform
     from skipfx.verification import Verification, verify
 
@@ -37,6 +38,7 @@ _HOMES = {
     "Stream": "skipfx.runtime.stream",
     "Verification": "skipfx.verification",
     "compile": "skipfx.build",
+    "gate_loss": "skipfx.training.loss",
     "inspect": "skipfx.transformation",
     "load": "skipfx.runtime.artifact",
     "transform": "skipfx.transformation",
@@ -44,7 +46,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "DynConv",
     "Engine",
+    "Gumbel",
     "Hold",
     "InputNorm",
     "OutputNorm",
@@ -56,6 +60,7 @@ __all__ = [
     "Verification",
     "compile",
     "errors",
+    "gate_loss",
     "inspect",
     "load",
     "transform",

@@ -18,7 +18,30 @@ from torch import Tensor, fx, nn
 from skipfx.errors import InternalError
 
 Role = Literal["frame", "state", "refresh", "parameter", "local", "island", "gate", "output", "unknown"]
+Pair = tuple[int, int]
+Reader = tuple[Pair, Pair, Pair, Pair, Pair]
 KEY = "skipfx"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A convolution that a learned mask decides on.
+
+    Attributes:
+        macs: multiply-accumulates for one position.
+        size: height and width of its output.
+        readers: how the mask's positions reach it: for each operator between, from the mask upwards, the size of its
+            input, and its kernel, stride, padding and dilation.
+    """
+
+    macs: int
+    size: Pair
+    readers: tuple[Reader, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Multiply-accumulates of a dense frame."""
+        return self.macs * self.size[0] * self.size[1]
 
 
 @dataclass
@@ -31,6 +54,8 @@ class Record:
         reason: why a node is an island, in words for the user.
         held: whether its value is materialised; a local node that is not held is computed inside its one consumer.
         scale: RMS of the value on the example frame.
+        decides: for the mask of a learned gate, the convolutions that it decides on.
+        cost: for such a mask, the multiply-accumulates of its own on a dense frame.
     """
 
     role: Role = "unknown"
@@ -38,6 +63,8 @@ class Record:
     reason: str = ""
     held: bool = False
     scale: float = 0.0
+    decides: tuple[Decision, ...] = ()
+    cost: int = 0
 
 
 def record(node: fx.Node) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from skipfx.capture import constant_outputs
 from skipfx.errors import ArtifactError
 from skipfx.inputs import FRESH, check_refresh, read_inputs
 from skipfx.media import Preprocess
+from skipfx.options import LEARNED
 from skipfx.passes.base import Observer
 from skipfx.recipe import Recipe
 from skipfx.report import make_report, survey
+from skipfx.training.clip import forward_clip
+from skipfx.training.gates import Spent
 
 
 class SkipModel(nn.Module):
@@ -35,6 +39,8 @@ class SkipModel(nn.Module):
         out_spec: structure of the model's outputs.
         constants: outputs that are no tensors, by their place among all outputs.
         preprocess: how pictures become frames, where known.
+        spent: for each frame of the last clip, what its learned masks let through; `skipfx.gate_loss` adds it up.
+        progress: of the training, as `forward_clip` was told.
     """
 
     def __init__(
@@ -53,6 +59,11 @@ class SkipModel(nn.Module):
         self.input_threshold = recipe.input_threshold
         self.constants = constant_outputs(program)
         self._inputs = read_inputs(self.graph_module)
+        self.eval()
+        self.spent: tuple[tuple[Spent, ...], ...] = ()
+        self.progress = 0.0
+        if isinstance(recipe.options.gate, LEARNED):
+            r.own_parameters(self.graph_module)
 
     def init_state(self, batch: int = 1) -> dict[str, Tensor]:
         """A state before the first frame: zeros, and `fresh`, bool [batch], which makes the next frame a refresh.
@@ -88,15 +99,48 @@ class SkipModel(nn.Module):
         for index in range(batch):
             values = [value[index : index + 1] for value in (*frames, *(state[name] for name in self._inputs.states))]
             streams.append(self.graph_module(*values, fresh[index]))
-        tensors = iter([_join(parts) for parts in zip(*(outputs for outputs, _ in streams), strict=True)])
-        leaves = range(self.out_spec.num_leaves)
-        outputs = [self.constants[index] if index in self.constants else next(tensors) for index in leaves]
+        outputs = self.structured([_join(parts) for parts in zip(*(outputs for outputs, _ in streams), strict=True)])
         states = [torch.cat(parts) for parts in zip(*(following for _, following in streams), strict=True)]
         following = dict(zip(self._inputs.states, states, strict=True))
-        return pytree.tree_unflatten(outputs, self.out_spec), {FRESH: torch.zeros_like(fresh), **following}
+        return outputs, {FRESH: torch.zeros_like(fresh), **following}
+
+    def forward_clip(self, *clips: Tensor, progress: float = 0.0) -> Any:
+        """Computes whole clips, differentiably and without a state to carry: what training needs.
+
+        In evaluation mode it equals stepping through the clips with `forward`. In training mode learned masks are drawn
+        with noise (`skipfx.training.gates`); `forward` never draws. Either way the clips' costs are kept for
+        `skipfx.gate_loss`.
+
+        Args:
+            *clips: for each input of the model a float32 tensor [B, T, C, H, W]; T >= 2 for Gumbel gates, which look at
+                residuals.
+            progress: share of the training that is done, 0 to 1: the schedules of DynConv need it.
+
+        Returns:
+            The outputs in the model's own structure, each [B, T, ...].
+
+        Raises:
+            FrameError: a clip is not as expected, or too short.
+            UsageError: `progress` is not a share.
+        """
+        return forward_clip(self, clips, progress)
+
+    def structured(self, tensors: Sequence[Tensor]) -> Any:
+        """Flat outputs in the model's own structure, with its constants."""
+        rest, leaves = iter(tensors), range(self.out_spec.num_leaves)
+        outputs = [self.constants[index] if index in self.constants else next(rest) for index in leaves]
+        return pytree.tree_unflatten(outputs, self.out_spec)
+
+    def check_frames(self, frames: Sequence[Any]) -> int:
+        """The batch size of the frames of one time.
+
+        Raises:
+            FrameError: a frame is not as expected.
+        """
+        return self._inputs.check_frames(frames, self._device())
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Writes a `.skip.pt2` file: the captured program and the recipe beside it.
+        """Writes a `.skip.pt2` file: the captured program, the recipe and, with learned gates, the weights beside it.
 
         Raises:
             ArtifactError: the file exists and `overwrite` is not set, or the folder cannot be written.
@@ -108,7 +152,9 @@ class SkipModel(nn.Module):
             recipe=self.recipe,
             preprocess=self.preprocess,
         )
-        r.write(Path(path), self.program, saved, overwrite=overwrite)
+        learned = isinstance(self.options.gate, LEARNED)
+        weights = dict(self.graph_module.named_parameters()) if learned else {}
+        r.write(Path(path), self.program, saved, weights, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> SkipModel:
@@ -117,13 +163,15 @@ class SkipModel(nn.Module):
         Raises:
             ArtifactError: the file is missing, damaged, of another version, or gives another graph than was saved.
         """
-        program, saved = r.read(Path(path))
+        program, saved, weights = r.read(Path(path))
         skip = cls(program, saved.recipe, r.classify(program, saved.recipe.options.exclude))
         if r.digest(skip.graph_module) != saved.digest:
             raise ArtifactError(
                 f"{path}: gives another graph than was saved (PyTorch {saved.torch} then, {torch.__version__} now): "
                 "transform the model again"
             )
+        if isinstance(skip.options.gate, LEARNED):
+            r.restore(skip.graph_module, weights, Path(path))
         skip.preprocess = saved.preprocess
         return skip
 

@@ -29,16 +29,45 @@ def dilate(mask: Tensor, size: int) -> Tensor:
     return F.max_pool2d(mask.float(), size, 1, size // 2) > 0
 
 
+def block_maximum(values: Tensor, block: int) -> Tensor:
+    """The maximum of every block x block, at each of its positions; partial blocks count. [B, 1, H, W]."""
+    if block == 1:
+        return values
+    pooled = F.max_pool2d(values, block, block, ceil_mode=True)
+    return from_blocks(pooled, block, values.shape[2], values.shape[3])
+
+
+def from_blocks(blocks: Tensor, block: int, height: int, width: int) -> Tensor:
+    """The value of every position's block. [B, 1, ceil(H / b), ceil(W / b)] -> [B, 1, H, W]."""
+    return blocks.repeat_interleave(block, 2).repeat_interleave(block, 3)[:, :, :height, :width]
+
+
 def block_mask(mask: Tensor, block: int) -> Tensor:
-    """Max-pools to block x block and repeats (Skip-Convolutions, section 3.3); partial blocks count. [B, 1, H, W]."""
-    pooled = F.max_pool2d(mask.float(), block, block, ceil_mode=True)
-    grown = pooled.repeat_interleave(block, 2).repeat_interleave(block, 3)
-    return grown[:, :, : mask.shape[2], : mask.shape[3]] > 0
+    """Opens a block where any of its positions is marked (Skip-Convolutions, section 3.3). [B, 1, H, W]."""
+    return block_maximum(mask.float(), block) > 0
+
+
+def fires(score: Tensor, bias: Tensor, block: int) -> Tensor:
+    """Blocks where the logit of a learned gate, score + bias, is positive at any position. [B, 1, H, W].
+
+    So does a trained gate; in training `skipfx.training.gates` puts a noisy, differentiable mask in its place.
+    """
+    return block_maximum(score + bias, block) > 0
 
 
 def select(mask: Tensor, new: Tensor, old: Tensor, refresh: Tensor) -> Tensor:
-    """`new` where the mask is set or the frame is a refresh, else `old`: the value that every consumer sees."""
+    """`new` where the mask is set or the frame is a refresh, else `old`: the value that every consumer sees.
+
+    A mask of numbers, 0 or 1 as they come in training, hands on its gradient.
+    """
+    if mask.is_floating_point():
+        return torch.where(refresh, new, mask * new + (1 - mask) * old)
     return torch.where(mask | refresh, new, old)
+
+
+def masked(value: Tensor, mask: Tensor) -> Tensor:
+    """`value` where the mask is set, else 0; a mask of numbers hands on its gradient."""
+    return value * mask if mask.is_floating_point() else torch.where(mask, value, torch.zeros_like(value))
 
 
 def window_norm(residual: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, p: int) -> Tensor:
@@ -51,13 +80,18 @@ def window_norm(residual: Tensor, kernel: Pair, stride: Pair, padding: Pair, dil
     return F.conv2d(power, window, None, stride, padding, dilation).clamp_min(0).pow(1.0 / p)
 
 
-def covered(mask: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-    """Input positions that any marked output position reads. mask [B, 1, H_out, W_out] -> [B, 1, *size]."""
+def readers(mask: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """How many marked output positions read each input position. mask [B, 1, H_out, W_out] -> [B, 1, *size]."""
     window = mask.new_ones((1, 1, *kernel), dtype=torch.float32)
     grown = F.conv_transpose2d(mask.float(), window, None, stride, 0, 0, 1, dilation)
     top, left = padding
     grown = F.pad(grown, (0, max(0, left + size[1] - grown.shape[3]), 0, max(0, top + size[0] - grown.shape[2])))
-    return grown[:, :, top : top + size[0], left : left + size[1]] > 0
+    return grown[:, :, top : top + size[0], left : left + size[1]]
+
+
+def covered(mask: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """Input positions that any marked output position reads. mask [B, 1, H_out, W_out] -> [B, 1, *size]."""
+    return readers(mask, size, kernel, stride, padding, dilation) > 0
 
 
 def border(x: Tensor, sides: tuple[int, int, int, int], value: float) -> Tensor:
@@ -76,4 +110,4 @@ def choose(condition: Tensor, new: Tensor | float, other: Tensor | float) -> Ten
     return torch.where(condition > 0, new, other)
 
 
-OPS = (changed, dilate, block_mask, select, window_norm, covered, border, compare, choose)
+OPS = (changed, dilate, block_mask, fires, select, masked, window_norm, covered, border, compare, choose)

@@ -9,6 +9,7 @@ from skipfx.errors import OptionError
 
 Block = Literal[1, 2, 4, 8, 16]
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
@@ -86,11 +87,45 @@ class OutputNorm(NormGate):
     name: Literal["output_norm"] = "output_norm"
 
 
-Gate = Hold | InputNorm | OutputNorm
-GATES: dict[str, type[Hold] | type[InputNorm] | type[OutputNorm]] = {
+class Gumbel(Options):
+    """A learned gate on every convolution (Skip-Convolutions, section 3.2): a convolution on |r| decides what fires.
+
+    Attributes:
+        block: side of the mask's blocks, in training as afterwards.
+        reference: as for the norm gates, "held" or "previous".
+    """
+
+    name: Literal["gumbel"] = "gumbel"
+    block: Block = 1
+    reference: Literal["held", "previous"] = "held"
+
+
+class DynConv(Options):
+    """A learned mask on every residual block (DynConv, CVPR 2020): where it is shut the block is its shortcut.
+
+    Attributes:
+        target: share of the blocks' multiply-accumulates that training aims at, in (0, 1].
+        squeeze: the mask unit also sees the whole picture: a 3x3 convolution plus a linear layer on the mean, in place
+            of a 1x1 convolution.
+        temperatures: of the noise in training, one after the other in equal parts; (5, 2.5, 1) for large data sets.
+        hold: what to keep from frame to frame; by default only what is exactly the same.
+    """
+
+    name: Literal["dynconv"] = "dynconv"
+    target: Annotated[float, Field(gt=0, le=1)]
+    squeeze: bool = False
+    temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.0,)
+    hold: Hold = Hold(threshold=0, input_threshold=0)
+
+
+Gate = Hold | InputNorm | OutputNorm | Gumbel | DynConv
+LEARNED = (Gumbel, DynConv)
+GATES: dict[str, type[Hold] | type[InputNorm] | type[OutputNorm] | type[Gumbel] | type[DynConv]] = {
     "hold": Hold,
     "input_norm": InputNorm,
     "output_norm": OutputNorm,
+    "gumbel": Gumbel,
+    "dynconv": DynConv,
 }
 
 _Record = TypeVar("_Record", bound=Options)
@@ -114,13 +149,27 @@ class TransformOptions(Options):
     exclude: tuple[str, ...] = ()
     thresholds: dict[str, Positive] = {}
 
+    @property
+    def hold(self) -> Hold | None:
+        """The hold gate, by itself or beside a learned mask."""
+        return self.gate.hold if isinstance(self.gate, DynConv) else self.gate if isinstance(self.gate, Hold) else None
+
+    @property
+    def mask_block(self) -> int:
+        """Side of the mask's blocks; a Gumbel gate may name its own, and the larger counts."""
+        return max(self.block, self.gate.block if isinstance(self.gate, Gumbel) else 1)
+
 
 def gate_from(name: str, values: Mapping[str, Any]) -> Gate:
-    """Builds the gate called `name`.
+    """Builds the gate called `name`; for dynconv the values of a hold gate are those of its own.
 
     Raises:
         OptionError: the name is unknown, or a value is outside its range.
     """
     if name not in GATES:
         raise OptionError(f"gate: {name!r} is unknown; expected one of {', '.join(GATES)}")
-    return GATES[name](**dict(values))
+    given = dict(values)
+    if name == "dynconv":
+        hold = {field: given.pop(field) for field in Hold.model_fields if field in given}
+        given |= {"hold": Hold(**hold)} if hold else {}
+    return GATES[name](**given)

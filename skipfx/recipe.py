@@ -2,16 +2,20 @@
 
 A `.skip.pt2` file is the captured program as `torch.export.save` writes it, with the recipe beside it as JSON. Loading
 runs the pipeline again and compares the digest of the graph that comes out, so a file never means something else than
-what was saved.
+what was saved. Where gates learn, the parameters of the graph stand beside them, as training left them.
 """
 
+import base64
 import hashlib
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import fx
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from skipfx import graph as g
@@ -26,6 +30,7 @@ from skipfx.passes.base import Observer, run_passes
 
 FORMAT = 1
 RECIPE_FILE = "skipfx.json"
+WEIGHTS_FILE = "skipfx.safetensors.base64"  # what stands beside a program is text
 
 
 class Recipe(BaseModel):
@@ -90,24 +95,60 @@ def digest(gm: fx.GraphModule) -> str:
     return hashlib.sha256(g.text(gm).encode()).hexdigest()
 
 
-def write(path: Path, program: ExportedProgram, saved: Saved, *, overwrite: bool) -> None:
+def own_parameters(gm: fx.GraphModule) -> None:
+    """Gives the graph parameters of its own, and no others: training leaves the captured program as it is."""
+    read = {str(node.target) for node in gm.graph.find_nodes(op="get_attr")}
+    copies: dict[int, nn.Parameter] = {}
+    for prefix, module in gm.named_modules():
+        for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if f"{prefix}.{name}".removeprefix(".") in read:
+                new = copies.setdefault(id(old), nn.Parameter(old.detach().clone(), old.requires_grad))
+                setattr(module, name, new)
+            else:  # a weight that batch-norm was folded into
+                delattr(module, name)
+
+
+def restore(gm: fx.GraphModule, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Puts saved parameters into a graph.
+
+    Raises:
+        ArtifactError: they are not those of the graph.
+    """
+    mine = dict(gm.named_parameters())
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    if shapes != {name: tensor.shape for name, tensor in mine.items()}:
+        raise ArtifactError(f"{path}: its weights are not those of its graph: transform and train the model again")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            mine[name].copy_(tensor)
+
+
+def write(
+    path: Path, program: ExportedProgram, saved: Saved, weights: Mapping[str, Tensor], *, overwrite: bool
+) -> None:
     """Writes a `.skip.pt2` file, whole or not at all.
 
     Raises:
         ArtifactError: the file exists and `overwrite` is not set, or the folder cannot be written.
     """
     data = BytesIO()
-    torch.export.save(program, data, extra_files={RECIPE_FILE: saved.model_dump_json()})
+    extra = {RECIPE_FILE: saved.model_dump_json()}
+    if weights:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        extra[WEIGHTS_FILE] = base64.b64encode(save(tensors)).decode()
+    torch.export.save(program, data, extra_files=extra)
     write_whole(path, data.getvalue(), overwrite=overwrite)
 
 
-def read(path: Path) -> tuple[ExportedProgram, Saved]:
-    """Reads a `.skip.pt2` file. It executes code of its author, as every saved program does.
+def read(path: Path) -> tuple[ExportedProgram, Saved, dict[str, Tensor]]:
+    """Reads a `.skip.pt2` file: the program, the recipe, and the weights of learned gates and their network.
+
+    It executes code of its author, as every saved program does.
 
     Raises:
         ArtifactError: the file is missing, damaged, of another version, or a model that was not transformed.
     """
-    extra = {RECIPE_FILE: ""}
+    extra = {RECIPE_FILE: "", WEIGHTS_FILE: ""}
     program = load_model(path, extra_files=extra)
     if not isinstance(program, ExportedProgram) or not extra[RECIPE_FILE]:
         raise ArtifactError(f"{path}: holds a model, not a transformed one: transform it first (skipfx transform)")
@@ -118,4 +159,8 @@ def read(path: Path) -> tuple[ExportedProgram, Saved]:
         raise ArtifactError(f"{path}: the recipe is damaged, or of another version: {describe(error)}") from error
     if saved.format != FORMAT:
         raise ArtifactError(f"{path}: format {saved.format}, expected {FORMAT}: transform the model again")
-    return program, saved
+    try:
+        weights = load(base64.b64decode(extra[WEIGHTS_FILE], validate=True)) if extra[WEIGHTS_FILE] else {}
+    except (ValueError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: the weights are damaged: {error}") from error
+    return program, saved, weights

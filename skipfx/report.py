@@ -181,8 +181,9 @@ def _operator(node: fx.Node) -> str:
 
 
 def _describe(options: TransformOptions) -> str:
-    gate = options.gate.model_dump(exclude={"name"}, exclude_none=True)
-    words = {**gate, "block": options.block, "update": options.update}
+    gate = options.gate.model_dump(exclude={"name", "hold"}, exclude_none=True)
+    hold = options.hold.model_dump(exclude={"name"}, exclude_none=True) if options.hold is not None else {}
+    words = {**gate, **hold, "block": options.mask_block, "update": options.update}
     return f"{options.gate.name}({', '.join(f'{key}={value}' for key, value in words.items())})"
 
 

@@ -63,6 +63,11 @@ def run_dense(program: ExportedProgram, clip: Sequence[Frames]) -> list[list[NDA
     return results
 
 
+def run_refreshed(gm: fx.GraphModule, clip: Sequence[Frames]) -> list[list[NDArray[Any]]]:
+    """The outputs of a stream graph for every frame with all gates open, flattened."""
+    return [[leaf.numpy(force=True) for leaf in outputs] for outputs in run_clip(gm, clip, refresh_all=True)]
+
+
 def stepper(skip: SkipModel) -> Step:
     """A transformed model as a function of (frames, refresh) on arrays that keeps its state."""
     state = skip.init_state()

@@ -65,7 +65,7 @@ def transform(
     found = adapt(model, inputs, frames=frames, until=_several(until), trust_pickle=trust_pickle)
     gm = classify(found.program, options.exclude, observe)
     _check_patterns(gm, options)
-    threshold, scales = _input_threshold(options.gate, found.frames), measure(gm, found.frames)
+    threshold, scales = _input_threshold(options.hold, found.frames), measure(gm, found.frames)
     recipe = Recipe(options=options, input_threshold=threshold, scales=scales, notes=found.notes)
     return SkipModel(found.program, recipe, gm, observe)
 
@@ -129,19 +129,19 @@ class _Meter(fx.Interpreter):
         return result
 
 
-def _input_threshold(gate: Gate, frames: Sequence[Tensor]) -> float:
+def _input_threshold(hold: Hold | None, frames: Sequence[Tensor]) -> float:
     """The threshold of the frames: as given, or a share of the smallest range among the example frames."""
-    if not isinstance(gate, Hold):
+    if hold is None:
         return 0.0
     smallest = min(float(frame.max() - frame.min()) for frame in frames)
-    if gate.input_threshold is not None:
-        if smallest == 0 and gate.threshold > 0:
+    if hold.input_threshold is not None:
+        if smallest == 0 and hold.threshold > 0:
             warnings.warn(
                 "the example frame is constant, so the thresholds, which are shares of each tensor's RMS on it, may be "
                 "far from what real frames need: pass a frame of the camera",
                 stacklevel=3,
             )
-        return gate.input_threshold
+        return hold.input_threshold
     if smallest == 0:
         raise FrameError(
             "the example frame is constant, so no threshold can be taken from its range: pass a frame of the camera, "

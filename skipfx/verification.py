@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from skipfx.errors import FrameError
+from skipfx.options import LEARNED
 
 if TYPE_CHECKING:
     from skipfx.model import SkipModel
@@ -165,7 +166,10 @@ def verify_model(skip: SkipModel, clip: Iterable[Any]) -> Verification:
     from skipfx import testing  # here, so that engines are verified without PyTorch
 
     frames = [testing.as_frames(item) for item in clip]
-    dense = testing.run_dense(skip.program, frames)
+    if isinstance(skip.options.gate, LEARNED):  # the network was trained with its gates: the program is what it was
+        dense = testing.run_refreshed(skip.graph_module, frames)
+    else:
+        dense = testing.run_dense(skip.program, frames)
     arrays = [tuple(frame.numpy() for frame in item) for item in frames]
     drift = testing.drift(skip.graph_module, frames) if frames else None
     return verify_steps(testing.stepper(skip), arrays, dense, drift)

@@ -15,7 +15,7 @@ from skipfx.capture import capture
 from skipfx.errors import ArtifactError
 from skipfx.media import Preprocess
 from skipfx.model import SkipModel
-from skipfx.options import Hold
+from skipfx.options import DynConv, Gumbel, Hold
 from skipfx.transformation import transform
 from tests.networks import Branches, branches_clip, seeded
 
@@ -103,3 +103,25 @@ def test_a_damaged_or_foreign_file_is_refused(skip: SkipModel, program: Exported
         SkipModel.load(tmp_path / "plain.pt2")
     with pytest.raises(ArtifactError, match="no such file"):
         SkipModel.load(tmp_path / "missing.skip.pt2")
+
+
+@pytest.mark.parametrize("gate", [Gumbel(block=2), DynConv(target=0.5, squeeze=True)])
+@torch.no_grad()
+def test_trained_weights_are_saved(program: ExportedProgram, gate: Any, tmp_path: Path) -> None:
+    skip, path = transform(program, gate=gate), tmp_path / "trained.skip.pt2"
+    for value in skip.parameters():
+        value.add_(0.1 * torch.rand_like(value))
+    skip.save(path)
+    loaded = SkipModel.load(path)
+    mine, theirs = dict(skip.named_parameters()), dict(loaded.named_parameters())
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert all(value.requires_grad for value in theirs.values())
+
+
+def test_damaged_weights_are_told(program: ExportedProgram, tmp_path: Path) -> None:
+    skip = transform(program, gate=Gumbel())
+    saved = r.Saved(format=r.FORMAT, torch=torch.__version__, digest=r.digest(skip.graph_module), recipe=skip.recipe)
+    path = tmp_path / "some.skip.pt2"
+    r.write(path, program, saved, {"other": torch.zeros(1)}, overwrite=False)
+    with pytest.raises(ArtifactError, match="its weights are not those of its graph"):
+        SkipModel.load(path)

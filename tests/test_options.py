@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from skipfx.errors import OptionError, UsageError
-from skipfx.options import GATES, Hold, InputNorm, OutputNorm, TransformOptions, gate_from
+from skipfx.options import GATES, DynConv, Gumbel, Hold, InputNorm, OutputNorm, TransformOptions, gate_from
 
 WRONG: dict[str, tuple[type, dict[str, Any], str]] = {
     "negative": (Hold, {"threshold": -0.1}, r"Hold: threshold: .*greater than or equal to 0 \(got -0.1\)"),
@@ -21,6 +21,11 @@ WRONG: dict[str, tuple[type, dict[str, Any], str]] = {
     "block": (TransformOptions, {"gate": Hold(), "block": 3}, "block: .*1, 2, 4, 8 or 16"),
     "gate": (TransformOptions, {"gate": {"name": "magic"}}, "gate: .*'hold', 'input_norm', 'output_norm'"),
     "text for a tuple": (TransformOptions, {"gate": Hold(), "exclude": "stem"}, "exclude: .*tuple"),
+    "no budget": (DynConv, {"target": 0}, r"DynConv: target: .*greater than 0 \(got 0\)"),
+    "too large a budget": (DynConv, {"target": 1.5}, "target: .*less than or equal to 1"),
+    "temperature": (DynConv, {"target": 0.5, "temperatures": (1.0, 0.0)}, "temperatures.1: "),
+    "no temperature": (DynConv, {"target": 0.5, "temperatures": ()}, "temperatures: .*at least 1 item"),
+    "gumbel's block": (Gumbel, {"block": 3}, "Gumbel: block: .*1, 2, 4, 8 or 16"),
     "layer threshold": (TransformOptions, {"gate": Hold(), "thresholds": {"stem": -1}}, "thresholds.stem: "),
 }
 
@@ -53,7 +58,14 @@ def test_defaults_are_those_of_the_documentation() -> None:
 
 
 @pytest.mark.parametrize(
-    "gate", [Hold(threshold=0.3), InputNorm(eps=0.1), OutputNorm(eps=0.2, p=2, reference="previous")]
+    "gate",
+    [
+        Hold(threshold=0.3),
+        InputNorm(eps=0.1),
+        OutputNorm(eps=0.2, p=2, reference="previous"),
+        Gumbel(block=4, reference="previous"),
+        DynConv(target=0.25, squeeze=True, temperatures=(5, 2.5, 1), hold=Hold(threshold=0.1)),
+    ],
 )
 def test_options_go_through_json(gate: Any) -> None:
     options = TransformOptions(gate=gate, block=4, exclude=("a", "b.*"), thresholds={"c": 0.5})
@@ -62,8 +74,14 @@ def test_options_go_through_json(gate: Any) -> None:
 
 @pytest.mark.parametrize("name", GATES)
 def test_gates_are_made_by_name(name: str) -> None:
-    gate = gate_from(name, {} if name == "hold" else {"eps": 0.1})
+    gate = gate_from(name, {"dynconv": {"target": 0.5}}.get(name, {"eps": 0.1} if name.endswith("norm") else {}))
     assert (gate.name, type(gate)) == (name, GATES[name])
+
+
+def test_dynconv_takes_the_values_of_a_hold_gate() -> None:
+    gate = gate_from("dynconv", {"target": 0.5, "threshold": 0.2, "dilation": 1})
+    assert gate == DynConv(target=0.5, hold=Hold(threshold=0.2, dilation=1))
+    assert DynConv(target=1).hold == Hold(threshold=0, input_threshold=0)
 
 
 def test_an_unknown_gate_is_told_which_there_are() -> None:

@@ -16,7 +16,7 @@ from torch import fx
 
 from skipfx import graph as g
 from skipfx import ops
-from skipfx.options import Hold, TransformOptions
+from skipfx.options import TransformOptions
 from skipfx.passes.rules import local
 from skipfx.passes.to_residual import residuals
 
@@ -25,8 +25,8 @@ UNHELD_FAMILIES = ("max_pool", "avg_pool", "resize")
 
 def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: float) -> bool:
     """Holds the frames, every materialised value and every island output that the sparse region reads."""
-    gate = options.gate
-    assert isinstance(gate, Hold)
+    gate = options.hold
+    assert gate is not None
     modified = False
     sums = {conv.update: conv.former for conv in residuals(gm.graph)}
     for node in list(gm.graph.nodes):
@@ -53,8 +53,8 @@ def hold_threshold(gm: fx.GraphModule, node: fx.Node, options: TransformOptions)
             return 0.0
     elif not found.held or (found.role == "local" and local(gm, node).family in UNHELD_FAMILIES):
         return 0.0
-    assert isinstance(options.gate, Hold)
-    share = options.gate.threshold
+    assert options.hold is not None
+    share = options.hold.threshold
     for pattern, override in options.thresholds.items():
         if g.matches(found.layer, pattern):
             share = override

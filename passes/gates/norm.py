@@ -2,13 +2,10 @@
 
     n = mean over the kernel window and the input channels of |r|^p, ^(1/p)         input_norm   (eq. 6)
     n = that times ||w||_p / C_out^(1/p), a bound in the units of the output        output_norm  (eq. 7)
-    the gate fires where n > eps, strictly; z = B ? update : z_former
+    the gate fires where n > eps, strictly
 
-reference = "previous": r_t = x_t - x_{t-1}, as in the paper. What stays below eps is lost to the position for good.
-
-reference = "held": r_t = x_t - h_{t-1}, and the reference h moves to x_t at the input positions that a fired output
-reads. An output that did not fire has then missed part of the move; its carry c adds up what it missed, and it fires
-where n + c > eps. By the triangle inequality the input it was last computed from is never further than eps from x_t.
+With a held reference (`skipfx.passes.gate_convolutions`) the input that an output was last computed from is never
+further than eps from x_t.
 """
 
 import torch
@@ -16,9 +13,8 @@ from torch import fx
 
 from skipfx import graph as g
 from skipfx import ops
-from skipfx.errors import OptionError
 from skipfx.options import InputNorm, NormGate, OutputNorm, TransformOptions
-from skipfx.passes.rules import Window, local
+from skipfx.passes.gate_convolutions import gate_convolution, geometry, refuse_residual_sums
 from skipfx.passes.to_residual import Residual, residuals
 
 aten = torch.ops.aten
@@ -32,12 +28,7 @@ def insert_norm(gm: fx.GraphModule, options: TransformOptions, input_threshold: 
     """
     gate = options.gate
     assert isinstance(gate, InputNorm | OutputNorm)
-    if options.update == "residual" and gate.reference == "held":
-        raise OptionError(
-            "update='residual' adds up differences to the previous frame; against a held reference, which has one "
-            "value for all the outputs that read it, some would count a change twice and others never. "
-            "Use update='recompute', or reference='previous'."
-        )
+    refuse_residual_sums(options, gate.reference)
     found = residuals(gm.graph)
     for conv in found:
         eps = gate.eps
@@ -49,46 +40,17 @@ def insert_norm(gm: fx.GraphModule, options: TransformOptions, input_threshold: 
 
 
 def _gate(gm: fx.GraphModule, conv: Residual, gate: NormGate, eps: float) -> None:
-    graph, window = gm.graph, local(gm, conv.fresh).window
-    users = [user for user in conv.update.users if user.op != "output"]
-    geometry = (window.kernel, window.stride, window.padding, window.dilation)
-    with graph.inserting_before(conv.update.next):
-        norm = g.insert(graph, ops.window_norm, (conv.residual, *geometry, gate.p), conv.fresh)
-        factor = _output_factor(gm, conv.fresh, gate.p) if isinstance(gate, OutputNorm) else 1.0
-        if factor != 1.0:
-            norm = g.insert(graph, aten.mul.Tensor, (norm, factor), conv.fresh)
-        total = norm
-        if gate.reference == "held":
-            carry = g.add_state(graph, norm)
-            total = g.insert(graph, aten.add.Tensor, (norm, carry), conv.fresh)
-        mask = g.insert(graph, aten.gt.Scalar, (total, eps), conv.fresh)
-        selected = g.insert(graph, ops.select, (mask, conv.update, conv.former, g.refresh(graph)), conv.fresh)
-        for user in (*users, graph.output_node()):
-            user.replace_input_with(conv.update, selected)
-        if gate.reference == "held":
-            _keep_reference(graph, conv, window, mask, carry, factor, gate.p)
-    g.record(selected).held, g.record(conv.update).held = g.record(conv.update).held, False
+    shape = geometry(gm, conv.fresh)
+    factor = _output_factor(gm, conv.fresh, gate.p) if isinstance(gate, OutputNorm) else 1.0
 
+    def score(residual: fx.Node) -> fx.Node:
+        norm = g.insert(gm.graph, ops.window_norm, (residual, *shape, gate.p), conv.fresh)
+        return norm if factor == 1.0 else g.insert(gm.graph, aten.mul.Tensor, (norm, factor), conv.fresh)
 
-def _keep_reference(
-    graph: fx.Graph, conv: Residual, window: Window, mask: fx.Node, carry: fx.Node, factor: float, p: int
-) -> None:
-    """Moves the reference where a fired output reads, and charges the move to the outputs that did not fire."""
-    refresh, source = g.refresh(graph), conv.residual.args[0]
-    assert isinstance(source, fx.Node)
-    geometry = (window.kernel, window.stride, window.padding, window.dilation)
-    size = tuple(g.value(source).shape[2:])
-    read = g.insert(graph, ops.covered, (mask, size, *geometry), conv.fresh)
-    reference = g.insert(graph, ops.select, (read, source, conv.reference, refresh), conv.fresh)
-    moved = g.insert(graph, aten.sub.Tensor, (reference, conv.reference), conv.fresh)
-    missed = g.insert(graph, ops.window_norm, (moved, *geometry, p), conv.fresh)
-    if factor != 1.0:
-        missed = g.insert(graph, aten.mul.Tensor, (missed, factor), conv.fresh)
-    total = g.insert(graph, aten.add.Tensor, (carry, missed), conv.fresh)
-    zero = g.insert(graph, aten.zeros_like.default, (carry,), conv.fresh)
-    left = g.insert(graph, ops.select, (mask, zero, total, refresh), conv.fresh)
-    g.set_following(graph, conv.reference, reference)
-    g.set_following(graph, carry, left)
+    def fires(total: fx.Node) -> fx.Node:
+        return g.insert(gm.graph, aten.gt.Scalar, (total, eps), conv.fresh)
+
+    gate_convolution(gm, conv, gate.reference, score, fires)
 
 
 def _output_factor(gm: fx.GraphModule, conv: fx.Node, p: int) -> float:

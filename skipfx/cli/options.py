@@ -12,7 +12,7 @@ from skipfx.errors import OptionError, UsageError
 from skipfx.media import INTERPOLATIONS, Preprocess
 from skipfx.options import GATES, gate_from
 
-GATE_FIELDS = ("threshold", "input_threshold", "norm", "dilation", "eps", "p", "reference")
+GATE_FIELDS = ("threshold", "input_threshold", "norm", "dilation", "eps", "p", "reference", "target", "squeeze")
 
 
 def number(text: str) -> float:
@@ -136,27 +136,32 @@ class Transformation(Given):
         str | None, gate_option("--gate", f"What decides that a position changed: {', '.join(GATES)}.", "hold")
     ] = None
     threshold: Annotated[
-        float | None, gate_option("--threshold", "hold: share of a tensor's RMS that counts as a change.", "0.1")
+        float | None,
+        gate_option("--threshold", "hold, dynconv: share of a tensor's RMS that counts as a change.", "0.1"),
     ] = None
     input_threshold: Annotated[
         float | None,
         gate_option(
             "--input-threshold",
-            "hold: change of a pixel that counts, in units of the model's input.",
+            "hold, dynconv: change of a pixel that counts, in units of the model's input.",
             "0.05 of the example's range",
         ),
     ] = None
-    norm: Annotated[str | None, gate_option("--norm", "hold: over the channels, rms or max.", "rms")] = None
+    norm: Annotated[str | None, gate_option("--norm", "hold, dynconv: over the channels, rms or max.", "rms")] = None
     dilation: Annotated[
-        int | None, gate_option("--dilation", "hold: odd width of the neighbourhood that a pixel marks.", "3")
+        int | None, gate_option("--dilation", "hold, dynconv: odd width of the neighbourhood that a pixel marks.", "3")
     ] = None
     eps: Annotated[
         float | None, gate_option("--eps", "input_norm, output_norm: compute where the norm exceeds it.", "none")
     ] = None
     p: Annotated[int | None, gate_option("--p", "input_norm, output_norm: order of the norm, 1 or 2.", "1")] = None
     reference: Annotated[
-        str | None, gate_option("--reference", "input_norm, output_norm: held or previous input.", "held")
+        str | None, gate_option("--reference", "input_norm, output_norm, gumbel: held or previous input.", "held")
     ] = None
+    target: Annotated[
+        float | None, gate_option("--target", "dynconv: share of the residual blocks' cost to train for.", "none")
+    ] = None
+    squeeze: Annotated[bool, gate_option("--squeeze", "dynconv: the masks also see the whole picture.", "off")] = False
     block: Annotated[
         int | None, gate_option("--block", "Side of the blocks that fire together: 1, 2, 4, 8 or 16.", "1")
     ] = None

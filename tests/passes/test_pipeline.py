@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from skipfx import graph as g
 from skipfx.capture import capture, stream_graph
 from skipfx.errors import InternalError, NothingToTransform
-from skipfx.options import Gate, Hold, InputNorm, OutputNorm, TransformOptions
+from skipfx.options import DynConv, Gate, Gumbel, Hold, InputNorm, OutputNorm, TransformOptions
 from skipfx.passes import pipeline
 from skipfx.passes.base import Pass, run_passes
 from skipfx.spec import Stage, verify
@@ -32,6 +32,8 @@ GATES: list[Gate] = [
     InputNorm(eps=0.02),
     InputNorm(eps=0.02, p=2, reference="previous"),
     OutputNorm(eps=0.05),
+    Gumbel(),
+    DynConv(target=0.5, squeeze=True, hold=Hold(threshold=0.2, input_threshold=0.02)),
 ]
 
 
@@ -50,7 +52,7 @@ def step_through(model: nn.Module, clip: list[Frames], options: TransformOptions
     for name, scale in measure(gm, clip[0]).items():
         next(g.record(node) for node in gm.graph.nodes if node.name == name).scale = scale
     for step in pipeline.streaming(options, 0.02):
-        check_pass(gm, step, clip, CHOOSING if isinstance(options.gate, Hold) else (*CHOOSING, "recompute_updates"))
+        check_pass(gm, step, clip, CHOOSING if options.hold is not None else (*CHOOSING, "recompute_updates"))
 
 
 def check_pass(gm: fx.GraphModule, step: Pass, clip: list[Frames], choosing: Collection[str] = ()) -> None:

@@ -1,0 +1,78 @@
+"""The Gumbel gates of Skip-Convolutions (CVPR 2021, section 3.2): a convolution decides which residuals matter.
+
+    logit = a * |r| + b        a has the geometry of the layer and one output channel
+    the gate fires where the logit is positive; `skipfx.training.gates` says what it does in training
+
+The paper writes f(r), its code takes f(|r|). The magnitude it is: what a linear function of r sees in a change it
+cannot see in the opposite one, and with a = 1 / (C_in kh kw), b = -eps this is the input-norm gate.
+
+Untrained, a = 0 and b > 0: every gate is open in evaluation, so training starts from the dense model's output.
+"""
+
+import torch
+from torch import fx
+
+from skipfx import graph as g
+from skipfx import ops
+from skipfx.errors import OptionError
+from skipfx.options import Gumbel, TransformOptions
+from skipfx.passes.gate_convolutions import gate_convolution, geometry, refuse_residual_sums
+from skipfx.passes.rules import local
+from skipfx.passes.to_residual import Residual, residuals
+
+aten = torch.ops.aten
+OPEN = 2.0  # P(open) = 0.88 under noise: shut often enough to learn from it; a block needs less per position
+
+
+def insert_gumbel(gm: fx.GraphModule, options: TransformOptions, input_threshold: float) -> bool:
+    """Puts a learned gate on every convolution in residual form.
+
+    Raises:
+        OptionError: thresholds are given, or update="residual" with reference="held".
+    """
+    gate = options.gate
+    assert isinstance(gate, Gumbel)
+    refuse_residual_sums(options, gate.reference)
+    refuse_thresholds(options)
+    found = residuals(gm.graph)
+    for conv in found:
+        _gate(gm, conv, gate.reference, options.mask_block)
+    return bool(found)
+
+
+def refuse_thresholds(options: TransformOptions) -> None:
+    """Refuses thresholds, which a gate that learned everything has no use for.
+
+    Raises:
+        OptionError: there are some.
+    """
+    if options.thresholds:
+        raise OptionError(f"thresholds: a {options.gate.name} gate learns its own; leave them out")
+
+
+def add_gate_parameter(gm: fx.GraphModule, name: str, tensor: torch.Tensor, like: fx.Node) -> fx.Node:
+    """A trainable parameter of a gate, on the device of the network, and the node that reads it."""
+    device = next((value.device for value in gm.state_dict().values()), tensor.device)
+    return g.add_parameter(gm, f"{g.record(like).layer}_{name}", tensor.to(device).requires_grad_(), like)
+
+
+def _gate(gm: fx.GraphModule, conv: Residual, reference: str, block: int) -> None:
+    graph, macs = gm.graph, local(gm, conv.fresh).macs
+    channels = g.value(conv.residual).shape[1]
+    kernel, stride, padding, dilation = geometry(gm, conv.fresh)
+    with graph.inserting_before(conv.residual):
+        weight = add_gate_parameter(gm, "gate_weight", torch.zeros(1, channels, *kernel), conv.fresh)
+        bias = add_gate_parameter(gm, "gate_bias", torch.full((1,), OPEN / block**2), conv.fresh)
+
+    def score(residual: fx.Node) -> fx.Node:
+        size = g.insert(graph, aten.abs.default, (residual,), conv.fresh)
+        return g.insert(graph, aten.conv2d.default, (size, weight, None, stride, padding, dilation), conv.fresh)
+
+    def fires(total: fx.Node) -> fx.Node:
+        mask = g.insert(graph, ops.fires, (total, bias, block), conv.fresh)
+        _, _, height, width = g.value(mask).shape
+        g.record(mask).decides = (g.Decision(macs, (height, width)),)
+        g.record(mask).cost = channels * kernel[0] * kernel[1] * height * width
+        return mask
+
+    gate_convolution(gm, conv, reference, score, fires)
