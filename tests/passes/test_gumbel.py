@@ -15,7 +15,7 @@ from skipfx.errors import OptionError
 from skipfx.options import Gumbel, InputNorm
 from skipfx.testing import run_clip
 from skipfx.transformation import transform
-from tests.networks import Branches, branches_clip, seeded
+from tests.networks import Branches, branches_clip, moving_clip, seeded
 from tests.passes.norm_reference import Floats, Layer, held, previous
 from tests.passes.test_norm import ARRAYS, CLIP, LAYERS, assert_agrees, one_layer
 
@@ -102,3 +102,12 @@ def test_what_a_gate_cannot_do_is_refused() -> None:
         transform(model, frames, gate=Gumbel(), update="residual")
     with pytest.raises(OptionError, match="a gumbel gate learns its own"):
         transform(seeded(nn.Sequential(model)), frames, gate=Gumbel(), thresholds={"0": 0.1})
+
+
+@pytest.mark.parametrize("gate", [Gumbel(), Gumbel(reference="previous"), InputNorm(eps=0)])
+def test_uneven_borders(gate: Any) -> None:
+    model = seeded(nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(2, 3, 3, stride=2)))
+    clip = moving_clip(2, 8, 10)
+    gm = transform(model, clip[0], gate=gate).graph_module
+    for (mine,), (frame,) in zip(run_clip(gm, clip), clip, strict=True):
+        torch.testing.assert_close(mine, model(frame).detach(), rtol=0, atol=1e-6)
