@@ -26,7 +26,8 @@ def compile_engine(
 
     Args:
         skip: from `skipfx.transform`.
-        target: "cpu" for this machine, or "cpu:LEVEL" for an instruction-set level such as x86-64-v3.
+        target: "cpu" for this machine; "cpu:NAME" for others, with an instruction-set level (x86-64-v2, -v3, -v4,
+            armv8-a) or a CPU that LLVM knows, such as znver4. It decides the register tiles.
         threads: cores that a step may use; None: all that this process may use.
         dense_above: share of a frame's pixels that may change before the frame is a refresh.
 

@@ -30,4 +30,4 @@ def backend(target: str) -> Backend:
         from skipfx.runtime.backends.cpu import compile_cpu, tiles_cpu
 
         return Backend(tiles_cpu, compile_cpu)
-    raise CompileError(f"target {target!r} is unknown; expected cpu or cpu:LEVEL, with LEVEL such as x86-64-v3")
+    raise CompileError(f"target {target!r} is unknown; expected cpu or cpu:NAME, with NAME such as x86-64-v3 or znver4")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skipfx.errors import CompileError
 from skipfx.files import write_whole
-from skipfx.runtime.backends.levels import ARM, host_levels
+from skipfx.runtime.backends.levels import ARM, cpu_levels, host_levels
 from skipfx.runtime.image import EpilogueSpec
 from skipfx.runtime.kernels.table import CoreSpec, Tile
 
@@ -33,7 +33,7 @@ def compile_cpu(target: str, cores: Sequence[CoreSpec], epilogues: Sequence[Epil
     """The object code of `step`, and the instruction-set level it needs.
 
     Args:
-        target: "cpu" for this machine, or "cpu:LEVEL".
+        target: "cpu" for this machine; "cpu:LEVEL", or "cpu:NAME" with a CPU that LLVM knows.
         cores: what the module must hold of cores,
         epilogues: and of epilogues.
 
@@ -51,10 +51,13 @@ def compile_cpu(target: str, cores: Sequence[CoreSpec], epilogues: Sequence[Epil
 
 
 def _level(target: str) -> str:
-    level = target.partition(":")[2] or host_levels()[-1]
-    if level not in TILES:
-        raise CompileError(f"CPU level {level!r} is unknown; expected one of {', '.join(TILES)}")
-    return level
+    name = target.partition(":")[2]
+    levels = (name,) if name in TILES else cpu_levels(name) if name else host_levels()
+    if not levels:
+        raise CompileError(
+            f"CPU {name!r} is unknown or too old; expected {', '.join(TILES)}, or a CPU that LLVM knows, as znver4"
+        )
+    return levels[-1]
 
 
 def cache_folder() -> Path:

@@ -1,7 +1,8 @@
-"""Instruction-set levels of CPUs: what a compiled module needs, and what this machine has. No compiler is imported."""
+"""Instruction-set levels of CPUs: what a compiled module needs, and what this machine has."""
 
 import platform
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 # level -> CPU flags, as Linux names them; the last one that a machine satisfies is its own
@@ -11,6 +12,8 @@ X86 = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"},
 }
 ARM = {"armv8-a": {"asimd"}}
+TRIPLES = {"x86_64-linux-gnu": X86, "aarch64-linux-gnu": ARM}
+FLAGS = {"sse4.2": "sse4_2", "neon": "asimd"}  # which LLVM names otherwise
 
 
 @cache
@@ -19,14 +22,25 @@ def host_levels() -> tuple[str, ...]:
     machine = platform.machine().lower()
     table = ARM if machine in ("aarch64", "arm64") else X86
     flags = _flags()
-    if flags is None:
-        return tuple(table)[:1]
-    levels = []
-    for level, needed in table.items():
-        if not needed <= flags:
-            break
-        levels.append(level)
-    return tuple(levels)
+    return tuple(table)[:1] if flags is None else _levels(table, flags)
+
+
+def cpu_levels(cpu: str) -> tuple[str, ...]:
+    """The levels that a CPU can run which LLVM knows by that name, as znver4; none where it knows none.
+
+    This alone imports the compiler.
+    """
+    from tvm.target import Target, codegen
+
+    for triple, table in TRIPLES.items():
+        if codegen.llvm_is_valid_cpu(cpu, triple):
+            features = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
+            return _levels(table, {FLAGS.get(name, name) for name in features})
+    return ()
+
+
+def _levels(table: dict[str, set[str]], flags: set[str]) -> tuple[str, ...]:
+    return tuple(takewhile(lambda level: table[level] <= flags, table))
 
 
 def _flags() -> set[str] | None:

@@ -23,7 +23,8 @@ def command(
     ],
     output: Output,
     target: Annotated[
-        str, option("--target", "cpu for this machine, or cpu:LEVEL such as cpu:x86-64-v3.", "cpu")
+        str,
+        option("--target", "cpu for this machine, or cpu:NAME such as cpu:x86-64-v3 or cpu:znver4.", "cpu"),
     ] = "cpu",
     dense_above: Annotated[
         float, option("--dense-above", "Share of the pixels from which on a frame is computed as a whole.", "0.6")

@@ -1,0 +1,36 @@
+"""What a target's name stands for, and the register tiles that follow from it."""
+
+import pytest
+
+from skipfx.errors import CompileError
+from skipfx.runtime.backends import backend
+from skipfx.runtime.backends.cpu import TILES
+from skipfx.runtime.backends.levels import ARM, X86, cpu_levels, host_levels
+from skipfx.runtime.kernels.table import TILE
+
+
+@pytest.mark.parametrize(
+    ("cpu", "level"),
+    [
+        ("znver4", "x86-64-v4"),
+        ("skylake-avx512", "x86-64-v4"),
+        ("haswell", "x86-64-v3"),
+        ("nehalem", "x86-64-v2"),
+        ("neoverse-n1", "armv8-a"),
+    ],
+)
+def test_a_cpu_by_name(cpu: str, level: str) -> None:
+    assert cpu_levels(cpu)[-1] == level
+    assert backend("cpu").tiles(f"cpu:{cpu}") == TILES[level]
+
+
+@pytest.mark.parametrize("target", ["cpu:abacus", "cpu:core2", "abacus"])
+def test_unknown_targets(target: str) -> None:
+    with pytest.raises(CompileError, match="expected"):
+        backend(target).tiles(target)
+
+
+def test_every_level_has_tiles_that_fill_a_list() -> None:
+    assert TILES.keys() == X86.keys() | ARM.keys()
+    assert all(TILE % tile.positions == 0 for tiles in TILES.values() for tile in tiles)
+    assert backend("cpu").tiles("cpu") == TILES[host_levels()[-1]]
