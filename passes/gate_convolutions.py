@@ -24,6 +24,7 @@ from skipfx.passes.to_residual import Residual
 
 aten = torch.ops.aten
 OnMap = Callable[[fx.Node], fx.Node]
+GATE_PARAMETERS = ("gate_weight", "gate_bias", "mask_weight", "mask_bias", "mask_squeeze")
 
 
 def refuse_residual_sums(options: TransformOptions, reference: str) -> None:
@@ -46,6 +47,18 @@ def geometry(gm: fx.GraphModule, conv: fx.Node) -> tuple[Pair, Pair, Pair, Pair]
     weight = g.parameter(gm, args["weight"])
     assert weight is not None
     return (pair(weight.shape[2:]), pair(args["stride"]), pair(args["padding"]), pair(args["dilation"]))
+
+
+def add_gate_parameter(gm: fx.GraphModule, name: str, tensor: torch.Tensor, like: fx.Node) -> fx.Node:
+    """A trainable parameter of a gate, on the device of the network, and the node that reads it."""
+    assert name in GATE_PARAMETERS
+    device = next((value.device for value in gm.state_dict().values()), tensor.device)
+    return g.add_parameter(gm, f"{g.record(like).layer}_{name}", tensor.to(device).requires_grad_(), like)
+
+
+def is_gate_parameter(name: str) -> bool:
+    """Whether a parameter of that name is one of a gate, and not one of the network."""
+    return name.rstrip("_").endswith(GATE_PARAMETERS)
 
 
 def gate_convolution(gm: fx.GraphModule, conv: Residual, reference: str, score: OnMap, fires: OnMap) -> None:

@@ -19,7 +19,8 @@ from skipfx import ops
 from skipfx.errors import NothingToTransform
 from skipfx.options import DynConv, Gate
 from skipfx.passes.base import Pass
-from skipfx.passes.gates.gumbel import OPEN, add_gate_parameter
+from skipfx.passes.gate_convolutions import add_gate_parameter
+from skipfx.passes.gates.gumbel import OPEN
 from skipfx.passes.residual_blocks import Block, find_blocks
 from skipfx.passes.rules import local
 from skipfx.spec import Stage

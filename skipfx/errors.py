@@ -8,6 +8,7 @@ SkipfxError                 1
 ├── CompileError            1   the graph could not be lowered
 ├── ArtifactError           1   a file that is missing, damaged, or of another version
 ├── MediaError              1   a clip that cannot be read
+├── TrainingError           1   a training that cannot go on
 ├── VerificationError       3   the transformed model does not agree with the original
 ├── NothingToTransform      4   no part of the model is local in space
 └── InternalError           1   a broken invariant: a bug in skipfx, please report it
@@ -48,6 +49,10 @@ class ArtifactError(SkipfxError):
 
 class MediaError(SkipfxError):
     """A clip that cannot be read."""
+
+
+class TrainingError(SkipfxError):
+    """A training that cannot go on."""
 
 
 class VerificationError(SkipfxError):

@@ -16,7 +16,7 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.errors import OptionError
 from skipfx.options import Gumbel, TransformOptions
-from skipfx.passes.gate_convolutions import gate_convolution, geometry, refuse_residual_sums
+from skipfx.passes.gate_convolutions import add_gate_parameter, gate_convolution, geometry, refuse_residual_sums
 from skipfx.passes.rules import local
 from skipfx.passes.to_residual import Residual, residuals
 
@@ -48,12 +48,6 @@ def refuse_thresholds(options: TransformOptions) -> None:
     """
     if options.thresholds:
         raise OptionError(f"thresholds: a {options.gate.name} gate learns its own; leave them out")
-
-
-def add_gate_parameter(gm: fx.GraphModule, name: str, tensor: torch.Tensor, like: fx.Node) -> fx.Node:
-    """A trainable parameter of a gate, on the device of the network, and the node that reads it."""
-    device = next((value.device for value in gm.state_dict().values()), tensor.device)
-    return g.add_parameter(gm, f"{g.record(like).layer}_{name}", tensor.to(device).requires_grad_(), like)
 
 
 def _gate(gm: fx.GraphModule, conv: Residual, reference: str, block: int) -> None:

@@ -19,6 +19,7 @@ from skipfx.errors import SkipfxError
 COMMANDS = {
     "inspect": "Say what of a model can be skipped, what not and why.",
     "transform": "Make a model stateful: from frame to frame it computes what changed.",
+    "train": "Train the gates of a transformed model that learn, and the model with them.",
     "compile": "Compile a transformed model to native code, one file that needs no PyTorch.",
     "run": "Run a model on a video, a folder of images or raw frames.",
     "bench": "Measure a model on a clip beside engines that compute every frame as a whole.",
