@@ -1,0 +1,65 @@
+"""The new values of a site at its active positions: gather, convolution or matrix product, pointwise operators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from skipfx import graph as g
+from skipfx.passes.portable.grid import ActiveSet
+from skipfx.passes.portable.maps import gather_blocks, gather_columns, gather_rows
+from skipfx.passes.portable.sites import Site
+
+if TYPE_CHECKING:
+    from skipfx.passes.portable.lower import Lowering
+
+aten = torch.ops.aten
+
+
+def new_rows(low: Lowering, site: Site, active: ActiveSet) -> fx.Node:
+    """The rows [m, C] that a site computes; before its gate.
+
+    Pointwise operators are those of the model, on rows [m, C]; where parameters per channel stand beside them, on
+    positions [m, C, 1, 1], which broadcast as the map [1, C, H, W] does.
+    """
+    size = g.value(site.head).shape[2:]
+    whole = [operand for operand in site.operands if g.value(operand).shape[2:] != size]
+    values: dict[fx.Node, fx.Node] = {operand: low.nchw(operand) for operand in whole}
+    for operand in set(site.operands) - set(whole):
+        values[operand] = gather_rows(low.b, low.parts(operand), active)
+    if site.core_node is not None:
+        values[site.core_node] = _convolution(low, site, active)
+    if not whole and not site.has_parameters:
+        return _pointwise(low, site.head, values)
+    for node in values.keys() - set(whole):
+        values[node] = low.b.reshape(values[node], -1, int(g.value(node).shape[1]), 1, 1)
+    return low.b.reshape(_pointwise(low, site.head, values), -1, int(g.value(site.head).shape[1]))
+
+
+def _pointwise(low: Lowering, node: fx.Node, values: dict[fx.Node, fx.Node]) -> fx.Node:
+    if node.op == "get_attr":
+        return low.parameter(node)
+    if node not in values:
+        for source in node.all_input_nodes:
+            values[source] = _pointwise(low, source, values)
+        values[node] = low.b.graph.node_copy(node, values.__getitem__)
+    return values[node]
+
+
+def _convolution(low: Lowering, site: Site, active: ActiveSet) -> fx.Node:
+    """The rows [m, C_out] of a convolution."""
+    assert site.core is not None and site.core_node is not None
+    args, b = g.arguments(site.core_node), low.b
+    parts, window = low.parts(site.core.inputs[0]), site.core.window
+    weight = g.parameter(low.gm, args["weight"])
+    assert weight is not None
+    bias = None if args["bias"] is None else low.parameter(args["bias"])
+    if active.block == 1:
+        columns = b.constant(weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1))
+        return b.call(aten.linear.default, gather_columns(b, parts, active, window), columns, bias)
+    blocks = gather_blocks(b, parts, active, window)
+    geometry = (list(window.stride), [0, 0], list(window.dilation), args["groups"])
+    found = b.call(aten.conv2d.default, blocks, b.constant(weight), bias, *geometry)
+    return b.reshape(b.call(aten.permute.default, found, [0, 2, 3, 1]), -1, weight.shape[0])

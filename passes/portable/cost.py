@@ -1,0 +1,82 @@
+"""What a convolution costs in ONNX Runtime, and with it: whether to gather, and in blocks of what size.
+
+Measured on one core of an AMD EPYC with AVX-512 (ONNX Runtime 1.32), in ns; only their proportions matter here:
+
+    MAC         of a convolution or a matrix product                              0.0085
+    number      read by a gather, written again, and read by what follows         0.35
+    piece       that a gather copies: a row, or a single number of a planar map   2
+    transposed  number, between rows and the layout that convolutions take        0.1
+    held        number that is compared with its old value as a whole map         1.5
+    step        a handful of operators for every gathered layer                   30000
+
+A gathered block of b x b positions holds positions that did not change. Where things that move are EXTENT pixels wide
+they cover e = EXTENT / (stride of the map) positions, and blocks around them ((e + b) / e)^2 times as many. A
+convolution is gathered where that costs less than computing it whole when SHARE of the positions changed.
+"""
+
+from dataclasses import dataclass
+
+from skipfx.passes.rules import Window
+
+MAC, NUMBER, PIECE, TRANSPOSED, HELD, STEP = 0.0085, 0.35, 2.0, 0.1, 1.5, 30_000.0
+EXTENT, SHARE = 64, 0.15
+BLOCKS = (1, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What the rule looks at.
+
+    Attributes:
+        channels: of the input and of the output.
+        size: height and width of the output.
+        window: of the convolution.
+        macs: per output position.
+        scale: input pixels per position of the output, along one axis.
+        planar: the input is planar.
+        grouped: it has groups, which a matrix product cannot compute.
+    """
+
+    channels: tuple[int, int]
+    size: tuple[int, int]
+    window: Window
+    macs: int
+    scale: float
+    planar: bool
+    grouped: bool
+
+
+def choose_block(layer: Layer, mask_block: int) -> int | None:
+    """The side of the blocks to gather; None where computing everything is cheaper.
+
+    Args:
+        layer: the convolution.
+        mask_block: side of the blocks in which the gate fires anyway.
+    """
+    height, width = layer.size
+    possible = [b for b in BLOCKS if b <= min(height, width) and not (b == 1 and layer.grouped)]
+    if layer.window.kernel == (1, 1):
+        possible = [b for b in possible if b == 1] or possible
+    costs = {b: _per_position(layer, b) * _growth(b, mask_block, layer.scale) for b in possible}
+    best = min(costs, key=lambda b: costs[b], default=None)
+    whole = (layer.macs * MAC + layer.channels[1] * HELD) * height * width
+    if best is None or costs[best] * SHARE * height * width + STEP > whole:
+        return None
+    return best
+
+
+def _per_position(layer: Layer, b: int) -> float:
+    read = 1.0
+    for k, s, d in zip(layer.window.kernel, layer.window.stride, layer.window.dilation, strict=True):
+        read *= k if b == 1 else ((b - 1) * s + (k - 1) * d + 1) / b
+    numbers = read * layer.channels[0]
+    pieces = numbers if layer.planar else read
+    transposed = 0.0 if b == 1 else numbers + layer.channels[1]
+    return layer.macs * MAC + numbers * NUMBER + pieces * PIECE + transposed * TRANSPOSED
+
+
+def _growth(b: int, mask_block: int, scale: float) -> float:
+    if b <= mask_block:
+        return 1.0
+    extent = EXTENT / scale
+    return ((extent + b) / extent) ** 2

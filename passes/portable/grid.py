@@ -1,0 +1,134 @@
+"""Which positions are active, and where their rows lie: masks, index sets and tables of row numbers.
+
+A mask is float [1, 1, H, W], 1 where a value changed, or [1, 1, 1, 1] where it changes as a whole. An active set names
+blocks of b x b output positions by their number; b = 1 means single positions. Where the picture is no multiple of b
+the last block is moved inwards and overlaps the one before it: both compute the same values.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from skipfx.passes.portable.builder import Builder
+from skipfx.passes.rules import POINT, Window
+
+aten = torch.ops.aten
+Pair = tuple[int, int]
+
+
+def union(b: Builder, masks: list[fx.Node]) -> fx.Node:
+    """Where any of the masks is set."""
+    first, *others = dict.fromkeys(masks)
+    for other in others:
+        first = b.call(aten.maximum.default, first, other)
+    return first
+
+
+def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int) -> fx.Node:
+    """Blocks of output positions whose window holds a set position, [1, 1, ceil(H / b), ceil(W / b)].
+
+    A dilated window counts as the solid one around it, so that a few positions more may be named.
+
+    Args:
+        b: where to write.
+        mask: of the input.
+        window: from outputs to inputs.
+        size: height and width of the output.
+        block: side b of the blocks.
+    """
+    solid = [(k - 1) * d + 1 for k, d in zip(window.kernel, window.dilation, strict=True)]
+    padding = list(window.padding)
+    if any(2 * p > k for p, k in zip(padding, solid, strict=True)):  # more than pooling takes
+        mask = b.call(aten.constant_pad_nd.default, mask, [padding[1], padding[1], padding[0], padding[0]])
+        padding = [0, 0]
+    if any(length % block for length in size):
+        mask = _pool(b, mask, solid, list(window.stride), padding)
+        return b.call(aten.max_pool2d.default, mask, [block] * 2, [block] * 2, [0, 0], [1, 1], True)
+    kernel = [(block - 1) * s + k for s, k in zip(window.stride, solid, strict=True)]
+    return _pool(b, mask, kernel, [block * s for s in window.stride], padding)
+
+
+def _pool(b: Builder, mask: fx.Node, kernel: list[int], stride: list[int], padding: list[int]) -> fx.Node:
+    if kernel == [1, 1] and stride == [1, 1] and padding == [0, 0]:
+        return mask
+    return b.call(aten.max_pool2d.default, mask, kernel, stride, padding)
+
+
+def through_lines(b: Builder, mask: fx.Node, lines: tuple[Tensor, Tensor]) -> fx.Node:
+    """Output positions that read a set position through lists of rows and columns, each [out, taps]."""
+    for axis, taps in zip((2, 3), lines, strict=True):
+        gathered = b.call(aten.index_select.default, mask, axis, b.constant(taps.T.reshape(-1)))
+        parts = b.call(aten.chunk.default, gathered, taps.shape[1], axis)
+        mask = union(b, [b.call(_getitem, parts, i) for i in range(taps.shape[1])])
+    return mask
+
+
+def _getitem(parts: list[Tensor], index: int) -> Tensor:
+    return parts[index]
+
+
+@dataclass(frozen=True)
+class ActiveSet:
+    """Active blocks of a grid of output positions.
+
+    Attributes:
+        index: number of each active block, [n].
+        size: height and width of the grid, in positions.
+        block: side b of a block.
+    """
+
+    index: fx.Node
+    size: Pair
+    block: int
+
+    def starts(self, b: Builder, window: Window, border: int, width: int) -> fx.Node:
+        """Row of the first input position of each block, [n], in a map of that border and width."""
+        table = _block_starts(self.size, self.block, window, border, width)
+        if torch.equal(table, torch.arange(len(table))):
+            return self.index
+        return b.reshape(b.take(b.constant(table[:, None]), self.index), -1)
+
+    def rows(self, b: Builder, border: int, width: int) -> fx.Node:
+        """Row of every active position in a map of the grid's size with that border, [m]."""
+        starts = self.starts(b, POINT, border, width)
+        return b.reshape(spread(b, starts, offsets((self.block, self.block), (1, 1), width + 2 * border)), -1)
+
+
+def spread(b: Builder, starts: fx.Node, steps: Tensor) -> fx.Node:
+    """Every step from every start: [n] and [k] give [n, k]; [n] stays as it is where there is one step."""
+    if steps.numel() == 1:
+        return starts
+    return b.call(aten.add.Tensor, b.reshape(starts, -1, 1), b.constant(steps))
+
+
+def active_set(b: Builder, mask: fx.Node, size: Pair, block: int) -> ActiveSet:
+    """The blocks that a block mask names."""
+    found = b.call(aten.nonzero.default, b.reshape(mask, -1))
+    return ActiveSet(b.reshape(found, -1), size, block)
+
+
+def offsets(extent: Pair, dilation: Pair, row_width: int) -> Tensor:
+    """Row numbers of a window's positions relative to its first, int64 [h * w]."""
+    down = torch.arange(extent[0])[:, None] * dilation[0] * row_width
+    return (down + torch.arange(extent[1])[None] * dilation[1]).reshape(-1)
+
+
+def block_input(window: Window, block: int) -> tuple[Pair, Pair]:
+    """Height and width of what a block of outputs reads, and the distance of its rows and columns."""
+    if block == 1:
+        return window.kernel, window.dilation
+    down, across = (
+        (block - 1) * s + (k - 1) * d + 1
+        for s, k, d in zip(window.stride, window.kernel, window.dilation, strict=True)
+    )
+    return (down, across), (1, 1)
+
+
+def _block_starts(size: Pair, block: int, window: Window, border: int, width: int) -> Tensor:
+    axes = []
+    for axis in (0, 1):
+        first = torch.arange(-(-size[axis] // block)) * block
+        first = first.clamp(max=size[axis] - block)
+        axes.append(first * window.stride[axis] - window.padding[axis] + border)
+    return (axes[0][:, None] * (width + 2 * border) + axes[1][None]).reshape(-1)

@@ -1,0 +1,225 @@
+"""Lowers a stream graph to plain ATen that computes only what changed, and that any ONNX runtime can run.
+
+    graph(*frames, *states, refresh [1]) -> (*outputs, *next states, active positions of each layer)
+
+Sites are gathered, computed and scattered (`sites.py`, `write.py`); everything else is taken over from the stream graph
+as it stands, so an operator that is not known here is computed whole, and right. What is taken over is written when
+somebody asks for it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from skipfx import graph as g
+from skipfx.errors import CompileError
+from skipfx.passes.portable.builder import Builder
+from skipfx.passes.portable.maps import Map, Part, to_nchw
+from skipfx.passes.portable.sites import Site, borders, find_sites, is_planar, runs
+from skipfx.passes.portable.write import write_site
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of the portable graph.
+
+    Attributes:
+        layer: dotted name of the module whose value it keeps.
+        source: the stream graph's name of the state; None for an output that is kept so that it need not be
+            computed again.
+        layout: "nchw", "rows" or "planar", see `skipfx.passes.portable.maps`.
+        border: zeros around the picture in rows and planes.
+        size: the map [C, H, W] in it; [] where the state is none.
+    """
+
+    layer: str
+    source: str | None
+    layout: str
+    border: int
+    size: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution that is gathered.
+
+    Attributes:
+        name: dotted name of the module.
+        macs: per position.
+        positions: of the output.
+        block: side of the blocks it is gathered in.
+    """
+
+    name: str
+    macs: int
+    positions: int
+    block: int
+
+
+@dataclass(frozen=True)
+class Portable:
+    """The result: a module in plain ATen, and what its inputs and outputs are."""
+
+    module: fx.GraphModule
+    frames: tuple[tuple[int, ...], ...]
+    states: tuple[State, ...]
+    layers: tuple[Layer, ...]
+    outputs: int
+
+    def zero_states(self) -> list[Tensor]:
+        """The states before the first frame, which must be a refresh."""
+        return [torch.zeros(state.shape, dtype=state.dtype) for state in self.states]
+
+
+def lower_portable(gm: fx.GraphModule, *, gather: bool = True) -> Portable:
+    """The portable form of a finished stream graph.
+
+    Args:
+        gm: the stream graph; it is left as it is.
+        gather: compute only what changed; False: the gates and masks stay, but everything is computed whole.
+
+    Raises:
+        CompileError: the graph holds nothing that could be skipped.
+    """
+    if not g.states(gm.graph):
+        raise CompileError(
+            "no value of this model is held, so every frame would be computed whole: its thresholds are 0; set them "
+            "with skipfx.transform (--threshold, --input-threshold, or --eps for a norm gate)"
+        )
+    found = Lowering(gm, find_sites(gm) if gather else []).run()
+    if gather and not found.layers:
+        raise CompileError(
+            "no convolution of this model would gain from skipping in an ONNX runtime (see the cost rule in "
+            "docs/deploy-onnx.md): use skipfx compile, or export with gather=False (--dense)"
+        )
+    return found
+
+
+class Lowering:
+    """Lowers one graph; see `lower_portable`."""
+
+    def __init__(self, gm: fx.GraphModule, sites: list[Site]) -> None:
+        self.gm, self.b, self.sites = gm, Builder(), sites
+        self.borders = borders(gm, sites)
+        self.maps: dict[fx.Node, Map] = {}  # by the node whose value the others see: a gate, or a value without one
+        self.masks: dict[fx.Node, fx.Node | None] = {}
+        self.copies: dict[fx.Node, fx.Node] = {}
+        self.slots: dict[str, Slot] = {}
+        self.layers: list[Layer] = []
+        self.counts: list[fx.Node] = []
+
+    def run(self) -> Portable:
+        """The whole graph."""
+        graph = self.gm.graph
+        for frame in g.frames(graph):
+            self.copies[frame] = self.b.input(frame.name)
+        refresh = self.b.input("refresh")
+        self.refresh = self.copies[g.refresh(graph)] = self.b.reshape(refresh)
+        for site in self.sites:
+            write_site(self, site)
+        outputs = [self.nchw(node) for node in g.outputs(graph)]
+        for state, following in zip(g.states(graph), g.next_states(graph), strict=True):
+            slot = self.state(state)
+            slot.following = slot.following or self.nchw(following)
+        slots = [self.slots[key] for key in sorted(self.slots, key=lambda key: (key[0] == "~", len(key), key))]
+        self.b.order_inputs([*(self.copies[frame] for frame in g.frames(graph)), *(s.node for s in slots), refresh])
+        counts = [self.b.call(aten.stack.default, self.counts)] if self.counts else []
+        self.b.graph.output((*outputs, *(slot.following for slot in slots), *counts))
+        return Portable(
+            fx.GraphModule(self.b.root, self.b.graph),
+            tuple(tuple(g.value(frame).shape) for frame in g.frames(graph)),
+            tuple(slot.state for slot in slots),
+            tuple(self.layers),
+            len(outputs),
+        )
+
+    def nchw(self, node: fx.Node) -> fx.Node:
+        """The value of a node as it is in the stream graph."""
+        if node in self.maps:
+            return self.maps[node].as_nchw(self.b)
+        if node not in self.copies:
+            if node.op == "get_attr":
+                self.copies[node] = self.parameter(node)
+            elif g.record(node).role == "state":
+                slot = self.state(node)
+                self.copies[node] = slot.node if slot.map is None else to_nchw(self.b, slot.node, slot.map)
+            else:
+                for source in node.all_input_nodes:
+                    self.nchw(source)
+                self.copies[node] = self.b.graph.node_copy(node, self.nchw)
+        return self.copies[node]
+
+    def parameter(self, node: fx.Node) -> fx.Node:
+        """A parameter of the model."""
+        tensor = g.parameter(self.gm, node)
+        assert tensor is not None
+        return self.b.constant(tensor)
+
+    def state(self, node: fx.Node, like: Map | None = None) -> "Slot":
+        """The slot of a state of the stream graph; `like` gives its layout where a site keeps it."""
+        return self._slot(node.name, node, like)
+
+    def kept(self, node: fx.Node, like: Map) -> "Slot":
+        """A slot of its own for a value that the stream graph computes anew on every frame."""
+        return self._slot(f"~{len(self.slots):03d}", node, like)
+
+    def _slot(self, key: str, node: fx.Node, like: Map | None) -> "Slot":
+        if key not in self.slots:
+            value, layout = g.value(node), "nchw"
+            shape, size = tuple(value.shape), tuple(value.shape[1:]) if value.dim() == 4 else ()
+            if like is not None:
+                shape, layout = like.state_shape, "planar" if like.planar else "rows"
+            source = node.name if g.record(node).role == "state" else None
+            border = 0 if like is None else like.border
+            state = State(g.record(node).layer, source, layout, border, size, shape, value.dtype)
+            self.slots[key] = Slot(state, self.b.input(f"state_{len(self.slots)}"), like)
+        return self.slots[key]
+
+    def limit(self, test: fx.Node) -> fx.Node:
+        """What the distance of a hold test must exceed: the threshold, which every row exceeds on a refresh."""
+        threshold, norm = float(test.args[2]), test.args[3]  # type: ignore[arg-type]
+        value = torch.tensor(threshold * threshold if norm == "rms" else threshold)
+        return self.b.call(aten.where.ScalarSelf, self.refresh, -1.0, self.b.constant(value))
+
+    def count(self, site: Site, mask: fx.Node) -> None:
+        """Counts a layer's active blocks."""
+        assert site.core is not None and site.core_node is not None
+        _, _, height, width = g.value(site.core_node).shape
+        name = g.record(site.core_node).layer or site.core_node.name
+        self.layers.append(Layer(name, site.core.macs, int(height * width), site.block))
+        self.counts.append(self.b.call(aten.sum.dim_IntList, mask, [0, 1, 2, 3]))
+
+    def frame_part(self, frame: fx.Node) -> Part:
+        """A frame as it came in."""
+        shape: Any = tuple(g.value(frame).shape[1:])
+        return Part(Map(shape, 0, planar=True, nchw=self.copies[frame]), 0, shape[0])
+
+    def parts(self, node: fx.Node) -> list[Part]:
+        """The maps that a value is made of."""
+        return [Part(self._map(run.node), run.start, run.count) for run in runs(self.gm, node)]
+
+    def _map(self, node: fx.Node) -> Map:
+        if node not in self.maps:
+            self.maps[node] = self.new_map(node, nchw=self.nchw(node))
+        return self.maps[node]
+
+    def new_map(self, node: fx.Node, **layouts: fx.Node) -> Map:
+        """A map for a value, with a border as wide as its readers need."""
+        shape: Any = tuple(g.value(node).shape[1:])
+        return Map(shape, self.borders.get(node, 0), planar=is_planar(node), **layouts)
+
+
+@dataclass
+class Slot:
+    """A state in the making: its input, and its value after the frame."""
+
+    state: State
+    node: fx.Node
+    map: Map | None
+    following: fx.Node | None = None

@@ -1,0 +1,88 @@
+"""Where a value changed, as a mask; from gates where there are any, else by reach from what it is computed from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from skipfx import graph as g
+from skipfx import ops
+from skipfx.passes.portable.grid import reach, through_lines, union
+from skipfx.passes.rules import POINT, Local, local
+
+if TYPE_CHECKING:
+    from skipfx.passes.portable.lower import Lowering
+    from skipfx.passes.portable.sites import Site
+
+aten = torch.ops.aten
+WINDOWED = ("conv", "max_pool", "avg_pool")
+
+
+def changed(low: Lowering, node: fx.Node) -> fx.Node | None:
+    """The mask of a value: float [1, 1, H, W] or [1, 1, 1, 1]; None where it may change anywhere on every frame."""
+    if node not in low.masks:
+        low.masks[node] = _changed(low, node)
+    return low.masks[node]
+
+
+def _changed(low: Lowering, node: fx.Node) -> fx.Node | None:
+    if node.target is ops.select:
+        return opened(low, node)
+    if g.record(node).role != "local":
+        return None
+    found = local(low.gm, node)
+    masks = [changed(low, source) for source in found.inputs]
+    known = [mask for mask in masks if mask is not None]
+    if len(known) < len(masks):
+        return None
+    return _through(low, node, found, known)
+
+
+def _through(low: Lowering, node: fx.Node, found: Local, masks: list[fx.Node]) -> fx.Node | None:
+    if found.family in ("pointwise", "concat", "slice"):
+        return union(low.b, masks)
+    if found.family in WINDOWED:
+        _, _, height, width = g.value(node).shape
+        return reach(low.b, masks[0], found.window, (int(height), int(width)), 1)
+    if found.family == "resize":
+        lines = (torch.tensor([[int(i) for i in t[0]] for t in found.attrs[axis]]) for axis in ("rows", "columns"))
+        rows, columns = lines
+        return through_lines(low.b, masks[0], (rows, columns))
+    return None
+
+
+def opened(low: Lowering, gate: fx.Node) -> fx.Node:
+    """Where a gate lets the new value through, when that is known without it."""
+    mask = low.b.call(aten.logical_or.default, low.nchw(gate.args[0]), low.refresh)  # type: ignore[arg-type]
+    return low.b.call(aten.where.Scalar, mask, 1.0, 0.0)
+
+
+def pooled(low: Lowering, mask: fx.Node, block: int) -> fx.Node:
+    """The mask with every block open that holds an open position; see `skipfx.ops.block_mask`."""
+    return low.b.call(aten.where.Scalar, low.b.call(ops.block_mask, mask, block), 1.0, 0.0)
+
+
+def active_blocks(low: Lowering, site: Site) -> fx.Node | None:
+    """Blocks of a site that hold a position which reads something that changed; None where that is not known.
+
+    [1, 1, ceil(H / b), ceil(W / b)], or [1, 1, 1, 1] where all change together.
+    """
+    _, _, height, width = g.value(site.head).shape
+    size, window = (int(height), int(width)), POINT if site.core is None else site.core.window
+    sources = [(source, POINT) for source in site.operands]
+    if site.core is not None:
+        sources.append((site.core.inputs[0], window))
+    found = []
+    for source, through in sources:
+        mask = changed(low, source)
+        if mask is None:
+            return None
+        whole = tuple(g.value(source).shape[2:]) == (1, 1) != size
+        found.append(mask if whole else reach(low.b, mask, through, size, site.block))
+    if any(p >= (k - 1) * d + 1 for p, k, d in zip(window.padding, window.kernel, window.dilation, strict=True)):
+        found.append(low.b.call(aten.where.Scalar, low.refresh, 1.0, 0.0))  # windows that read nothing but padding
+    grid = torch.zeros(1, 1, -(-size[0] // site.block), -(-size[1] // site.block))
+    every = union(low.b, found)
+    return every if len(found) == 1 and not whole else low.b.call(aten.maximum.default, every, low.b.constant(grid))

@@ -1,0 +1,126 @@
+"""Writes a site: which positions are active, their new values, which of them are let through, and the new state.
+
+    tested     the hold gate: the new value decides; rows that have not moved enough are written back as they were.
+    chosen     a gate that fires before the value is computed: the frame's hold, and the gates that sit on convolutions.
+    kept       an output without a gate: every row that may have changed.
+
+In each the old rows are read before the state is written, and every other reader sees the new state, so that the two
+may be one buffer (`skipfx.in_place` checks that on the exported graph).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from skipfx import graph as g
+from skipfx import ops
+from skipfx.passes.portable.compute import new_rows
+from skipfx.passes.portable.grid import ActiveSet, active_set, reach, spread
+from skipfx.passes.portable.maps import Map, gather_rows
+from skipfx.passes.portable.masks import active_blocks, opened, pooled
+from skipfx.passes.portable.sites import Site
+from skipfx.passes.rules import POINT
+
+if TYPE_CHECKING:
+    from skipfx.passes.portable.lower import Lowering, Slot
+
+aten = torch.ops.aten
+
+
+def write_site(low: Lowering, site: Site) -> None:
+    """Writes a site, unless its sources do not say where they changed; then it is computed whole."""
+    test = hold_test(site)
+    if site.gate is not None and test is None:
+        _chosen(low, site, site.gate)
+        return
+    mask = active_blocks(low, site)
+    if mask is None:
+        return
+    active = _activate(low, site, mask)
+    if site.gate is None or test is None:
+        _kept(low, site, active)
+    else:
+        _tested(low, site, active, site.gate, test)
+
+
+def hold_test(site: Site) -> fx.Node | None:
+    """The `changed` of a gate that looks at the new value; None where the mask is known before."""
+    node = None if site.gate is None or g.record(site.head).role == "frame" else site.gate.args[0]
+    while isinstance(node, fx.Node) and node.target is ops.block_mask:
+        node = node.args[0]
+    return node if isinstance(node, fx.Node) and node.target is ops.changed else None
+
+
+def _activate(low: Lowering, site: Site, mask: fx.Node) -> ActiveSet:
+    _, _, height, width = g.value(site.head).shape
+    if site.core is not None:
+        low.count(site, mask)
+    return active_set(low.b, mask, (int(height), int(width)), site.block)
+
+
+def _tested(low: Lowering, site: Site, active: ActiveSet, gate: fx.Node, test: fx.Node) -> None:
+    b, found = low.b, low.new_map(site.seen)
+    found.spare = True
+    former = low.state(gate.args[2], found)  # type: ignore[arg-type]
+    new = new_rows(low, site, active)
+    own = active.rows(b, found.border, found.shape[2])
+    still = b.call(aten.le.Tensor, _distance(low, new, b.take(former.node, own), test), low.limit(test))
+    height, width = active.size
+    here = active.rows(b, 0, width)
+    moved = b.call(aten.where.Scalar, still, 0.0, 1.0)
+    mask = b.reshape(b.put(b.constant(torch.zeros(height * width, 1)), here, moved), 1, 1, height, width)
+    if gate.args[0] is not test:
+        mask = pooled(low, mask, int(gate.args[0].args[1]))  # type: ignore[union-attr, arg-type]
+        still = b.call(aten.le.Scalar, b.take(b.reshape(mask, -1, 1), here), 0.0)
+    spare = b.constant(torch.tensor(found.state_shape[0] - 1))
+    own = b.call(aten.where.self, b.reshape(still, -1), spare, own)
+    found.rows = former.following = b.put(former.node, own, new)
+    low.maps[site.seen], low.masks[site.seen] = found, mask
+
+
+def _distance(low: Lowering, new: fx.Node, old: fx.Node, test: fx.Node) -> fx.Node:
+    """N(new - old) per row, [m, 1]; squared for the RMS, as `Lowering.limit` is."""
+    delta = low.b.call(aten.sub.Tensor, new, old)
+    if test.args[3] == "rms":
+        return low.b.call(aten.mean.dim, low.b.call(aten.mul.Tensor, delta, delta), [1], True)
+    return low.b.call(aten.amax.default, low.b.call(aten.abs.default, delta), [1], True)
+
+
+def _chosen(low: Lowering, site: Site, gate: fx.Node) -> None:
+    b, found = low.b, low.new_map(site.seen)
+    former = low.state(gate.args[2], found)  # type: ignore[arg-type]
+    mask = opened(low, gate)
+    channels, height, width = found.shape
+    active = _activate(low, site, reach(b, mask, POINT, (height, width), site.block))
+    if g.record(site.head).role == "frame":
+        new = gather_rows(b, [low.frame_part(site.head)], active)
+    else:
+        new = new_rows(low, site, active)
+    if site.block > 1:
+        shut = b.call(aten.le.Scalar, b.take(b.reshape(mask, -1, 1), active.rows(b, 0, width)), 0.0)
+        old = b.take(former.node, active.rows(b, found.border, width))
+        new = b.call(aten.where.self, shut, old, new)
+    _scatter(low, former, active, found, new)
+    low.maps[site.seen], low.masks[site.seen] = found, mask
+
+
+def _kept(low: Lowering, site: Site, active: ActiveSet) -> None:
+    found = low.new_map(site.seen)
+    found.planar = all(user.op == "output" for user in site.head.users)
+    former = low.kept(site.head, found)
+    _scatter(low, former, active, found, new_rows(low, site, active))
+    low.maps[site.seen] = found
+
+
+def _scatter(low: Lowering, former: Slot, active: ActiveSet, found: Map, rows: fx.Node) -> None:
+    """Writes rows [m, C] into the state."""
+    b, (channels, height, width) = low.b, found.shape
+    index = active.rows(b, found.border, width)
+    if found.planar:
+        plane = (height + 2 * found.border) * (width + 2 * found.border)
+        index = b.reshape(spread(b, index, torch.arange(channels) * plane), -1)
+        rows = b.reshape(rows, -1, 1)
+    found.rows = former.following = b.put(former.node, index, rows)
