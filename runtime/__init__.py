@@ -5,6 +5,8 @@ if __name__ != "skipfx.runtime":
 
 from skipfx.runtime.artifact import load
 from skipfx.runtime.engine import Engine
-from skipfx.runtime.stream import Stats, Stream
+from skipfx.runtime.onnx_engine import OnnxEngine, load_onnx
+from skipfx.runtime.base_stream import Stats
+from skipfx.runtime.stream import Stream
 
-__all__ = ["Engine", "Stats", "Stream", "load"]
+__all__ = ["Engine", "OnnxEngine", "Stats", "Stream", "load", "load_onnx"]

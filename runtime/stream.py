@@ -1,18 +1,15 @@
-"""A stream: the state of one camera, and the loop from a frame to the outputs."""
+"""A stream of a compiled engine: the state of one camera, and the way from a frame to the outputs."""
 
-import sys
-import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.errors import FrameError, OptionError, UsageError
+from skipfx.errors import FrameError, UsageError
+from skipfx.runtime.base_stream import BaseStream, Stats
 from skipfx.runtime.kernels.table import LANES, SHIFT, TASKS, TILE, Cell
 from skipfx.runtime.native import tensor, use_threads
 from skipfx.runtime.outputs import OutputSlots
-from skipfx.runtime.structure import rebuild
 
 if TYPE_CHECKING:
     from skipfx.runtime.engine import Engine
@@ -21,36 +18,13 @@ Array = NDArray[Any]
 EMPTY = np.zeros(1, np.float32)
 
 
-@dataclass(frozen=True)
-class Stats:
-    """What the last frame cost.
-
-    Attributes:
-        active_macs: multiply-accumulates of the sparse region that were computed.
-        total_macs: those of a dense frame.
-        refreshed: whether the frame opened every gate.
-        layers: active share of the positions, per layer.
-    """
-
-    active_macs: int
-    total_macs: int
-    refreshed: bool
-    layers: dict[str, float]
-
-    @property
-    def active_fraction(self) -> float:
-        """active_macs / total_macs."""
-        return self.active_macs / self.total_macs
-
-
-class Stream:
+class Stream(BaseStream):
     """The state of one camera. Made by `Engine.stream`; used by one thread at a time."""
 
     def __init__(self, engine: "Engine", refresh_every: int | None = None) -> None:
-        if refresh_every is not None and refresh_every < 1:
-            raise OptionError(f"refresh_every must be at least 1, got {refresh_every}")
         program = engine.program
-        self.engine, self.refresh_every = engine, refresh_every
+        super().__init__(program.frames, program.structure, refresh_every)
+        self.engine = engine
         a, m, s, positions, n = program.sizes
         scratch, lines = program.per_task
         threads = engine.threads
@@ -62,43 +36,6 @@ class Stream:
         self._emitted = [np.zeros(max(1, part.call.o_size), np.float32) for part in program.parts[:-1]]
         self._emitted_full = True  # what islands read must be written in full
         self._values: dict[str, Array] = {}
-        self._since_refresh: int | None = None
-        self._busy = threading.Lock()
-
-    def __call__(self, *frames: Any) -> Any:
-        """Takes the next frame, gives the outputs in the model's own structure.
-
-        Args:
-            frames: float32 arrays or CPU tensors of the shapes the engine was compiled for, [1, C, H, W].
-
-        Returns:
-            Arrays that keep their values for as long as they are held. They are read-only, since the stream goes on
-            with their memory once they are dropped: copy what is to be changed in place. Where the first frame was a
-            tensor of PyTorch, which knows no read-only memory, tensors of their own.
-
-        Raises:
-            FrameError: wrong number, shape, type or device, or NaN; the state stays as it was.
-            UsageError: another thread is inside a call of this stream.
-        """
-        arrays = self._checked(frames)
-        if not self._busy.acquire(blocking=False):
-            raise UsageError("this stream is serving another thread: use one stream per camera and thread")
-        try:
-            leaves = self._run(arrays)
-        except FrameError:
-            raise
-        except BaseException:
-            self._since_refresh = None  # whatever was half done, a refresh mends
-            raise
-        finally:
-            self._busy.release()
-        if type(frames[0]).__module__.partition(".")[0] == "torch":
-            leaves = [sys.modules["torch"].from_numpy(leaf.copy()) for leaf in leaves]
-        return rebuild(self.engine.program.structure, iter(leaves))
-
-    def refresh(self) -> None:
-        """Makes the next frame open every gate."""
-        self._since_refresh = None
 
     def reset(self) -> None:
         """Forgets all frames: the next one is the first."""
@@ -150,19 +87,11 @@ class Stream:
         self._slots.forget()
         self._emitted_full = True
 
-    def _checked(self, frames: tuple[Any, ...]) -> list[Array]:
-        shapes = self.engine.program.frames
-        if len(frames) != len(shapes):
-            raise FrameError(f"expected {len(shapes)} frames, got {len(frames)}")
-        return [_as_array(frame, shape) for frame, shape in zip(frames, shapes, strict=True)]
-
     def _run(self, frames: list[Array]) -> list[Array]:
         use_threads(self.engine.threads)
-        due = self.refresh_every is not None and (self._since_refresh or 0) + 1 >= self.refresh_every
-        fresh = self._since_refresh is None or due
         program = self.engine.program
         array, slot, full = self._slots.take()
-        self._n[Cell.REFRESH], self._n[Cell.BAD] = fresh, 0
+        self._n[Cell.REFRESH], self._n[Cell.BAD] = self._is_due(), 0
         last = len(program.parts) - 1
         values = dict(self._values)
         for index, part in enumerate(program.parts):
@@ -205,30 +134,6 @@ class Stream:
             leaf.flags.writeable = False
             leaves.append(leaf)
         return leaves
-
-
-def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
-    """The frame as a contiguous float32 array, without a copy where it is one already."""
-    if not isinstance(frame, np.ndarray):
-        if not hasattr(frame, "__dlpack__"):
-            raise FrameError(
-                f"expected a NumPy array or a CPU tensor of shape {list(shape)}, got {type(frame).__name__}"
-            )
-        try:
-            frame = np.from_dlpack(frame.detach() if hasattr(frame, "detach") else frame)
-        except (BufferError, TypeError, RuntimeError, ValueError) as error:
-            what = getattr(frame, "dtype", type(frame).__name__)
-            raise FrameError(f"expected a float32 frame on the CPU, got {what} that cannot be read: {error}") from error
-    if frame.shape != shape:
-        raise FrameError(
-            f"expected a frame of shape {list(shape)}, got {list(frame.shape)}; a stream is for one size: compile the "
-            "model for another"
-        )
-    if frame.dtype != np.float32:
-        raise FrameError(f"expected a float32 frame, got {frame.dtype}: convert it as the model expects")
-    array: Array = frame
-    plain = array.flags.c_contiguous and array.flags.aligned and array.flags.writeable
-    return array if plain else array.copy()  # DLPack refuses read-only memory
 
 
 def _aligned(count: int, dtype: Any) -> Array:

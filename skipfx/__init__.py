@@ -17,12 +17,14 @@ from skipfx.options import DynConv, Gumbel, Hold, InputNorm, OutputNorm
 
 if TYPE_CHECKING:
     from skipfx.build import compile_engine as compile
+    from skipfx.export import export_onnx
     from skipfx.media import Preprocess
     from skipfx.model import SkipModel
     from skipfx.report import Report
     from skipfx.runtime.artifact import load
     from skipfx.runtime.engine import Engine
-    from skipfx.runtime.stream import Stats, Stream
+    from skipfx.runtime.base_stream import Stats
+    from skipfx.runtime.stream import Stream
     from skipfx.training.loss import gate_loss
     from skipfx.transformation import inspect, transform
     from skipfx.verification import Verification, verify
@@ -34,10 +36,11 @@ _HOMES = {
     "Preprocess": "skipfx.media",
     "Report": "skipfx.report",
     "SkipModel": "skipfx.model",
-    "Stats": "skipfx.runtime.stream",
+    "Stats": "skipfx.runtime.base_stream",
     "Stream": "skipfx.runtime.stream",
     "Verification": "skipfx.verification",
     "compile": "skipfx.build",
+    "export_onnx": "skipfx.export",
     "gate_loss": "skipfx.training.loss",
     "inspect": "skipfx.transformation",
     "load": "skipfx.runtime.artifact",
@@ -60,6 +63,7 @@ __all__ = [
     "Verification",
     "compile",
     "errors",
+    "export_onnx",
     "gate_loss",
     "inspect",
     "load",

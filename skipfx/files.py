@@ -14,10 +14,7 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
     Raises:
         ArtifactError: the file exists and `overwrite` is not set, or its folder cannot be written.
     """
-    if path.is_dir():
-        raise ArtifactError(f"{path}: is a folder")
-    if path.exists() and not overwrite:
-        raise ArtifactError(f"{path}: exists; pass overwrite=True (--overwrite) to replace it")
+    refuse_existing(path, overwrite=overwrite)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open(draft, "xb") as file:
@@ -28,3 +25,15 @@ def write_whole(path: Path, data: bytes, *, overwrite: bool) -> None:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuses a file that is there already.
+
+    Raises:
+        ArtifactError: it exists and `overwrite` is not set, or it is a folder.
+    """
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder")
+    if path.exists() and not overwrite:
+        raise ArtifactError(f"{path}: exists; pass overwrite=True (--overwrite) to replace it")

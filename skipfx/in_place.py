@@ -4,8 +4,9 @@ A runtime that is given one buffer for both writes the new state over the old on
 
 1. the state's output is written by ScatterND into the state's input, or by Where, position by position; both leave alone
    or overwrite in place what they read of it;
-2. everything else that reads the input, directly or through a view, comes before that write: it is an ancestor of the
-   writing node, so no runtime can put it later.
+2. everything else that reads the input comes before that write: it is an ancestor of the writing node, so no runtime can
+   put it later. The same holds for whatever reads it through operators that only move values about: some of them are
+   views of the same memory, and optimisers move the others (ONNX Runtime pulls a Transpose behind the Sub that reads it).
 
 A reader of the old state that is no ancestor may run after the write, and gets the new state without an error.
 """
@@ -13,7 +14,8 @@ A reader of the old state that is no ancestor may run after the write, and gets 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+MOVERS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Slice", "Split", "Pad", "Cast")
+MOVERS += ("Concat", "Expand", "Tile", "Gather", "GatherND", "SpaceToDepth", "DepthToSpace")
 WRITERS = {"ScatterND": (0,), "Where": (1, 2)}  # and which of their inputs may be the old state
 
 
@@ -36,14 +38,14 @@ def _is_safe(before: str, after: str, maker: dict[str, Any], readers: dict[str, 
     allowed = WRITERS.get(writer.op_type, ())
     ancestors = _ancestors(writer, maker)
     memory = [before]
-    for name in memory:  # grows by views
+    for name in memory:  # grows
         for node in readers.get(name, []):
             if node is writer:
                 if any(source == name and place not in allowed for place, source in enumerate(node.input)):
                     return False
             elif id(node) not in ancestors:
                 return False
-            elif node.op_type in VIEWS:
+            elif node.op_type in MOVERS:
                 memory += node.output
     return True
 

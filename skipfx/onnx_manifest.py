@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from skipfx.media import Preprocess
-from skipfx.runtime.structure import Structure
 
 FORMAT = 1
 KEY = "skipfx.manifest"
@@ -113,7 +112,7 @@ class OnnxManifest(Record):
     layers: tuple[LayerRecord, ...]
     thresholds: dict[str, float]
     options: dict[str, Any]
-    structure: Structure
+    structure: Any
     preprocess: Preprocess | None
     report: dict[str, Any]
 
@@ -127,7 +126,7 @@ def state_names(count: int) -> list[tuple[str, str]]:
     return [(f"skipfx_state_{i:0{width}}_in", f"skipfx_state_{i:0{width}}_out") for i in range(count)]
 
 
-def leaf_names(structure: Structure, name: str = "output") -> list[str]:
+def leaf_names(structure: Any, name: str = "output") -> list[str]:
     """Names for the leaves of a structure: their way through it, such as output_boxes_0."""
     if structure == "leaf":
         return [name]

@@ -33,7 +33,8 @@ def block_maximum(values: Tensor, block: int) -> Tensor:
     """The maximum of every block x block, at each of its positions; partial blocks count. [B, 1, H, W]."""
     if block == 1:
         return values
-    pooled = F.max_pool2d(values, block, block, ceil_mode=True)
+    size = [min(block, length) for length in values.shape[2:]]
+    pooled = F.max_pool2d(values, size, block, ceil_mode=True)
     return from_blocks(pooled, block, values.shape[2], values.shape[3])
 
 

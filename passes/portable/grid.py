@@ -25,7 +25,7 @@ def union(b: Builder, masks: list[fx.Node]) -> fx.Node:
     return first
 
 
-def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int) -> fx.Node:
+def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int, extent: Pair) -> fx.Node:
     """Blocks of output positions whose window holds a set position, [1, 1, ceil(H / b), ceil(W / b)].
 
     A dilated window counts as the solid one around it, so that a few positions more may be named.
@@ -33,20 +33,25 @@ def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int) -> 
     Args:
         b: where to write.
         mask: of the input.
-        window: from outputs to inputs.
+        window: from outputs to inputs; after the last row and column it reaches as far as the outputs ask for.
         size: height and width of the output.
         block: side b of the blocks.
+        extent: height and width of the input.
     """
     solid = [(k - 1) * d + 1 for k, d in zip(window.kernel, window.dilation, strict=True)]
-    padding = list(window.padding)
-    if any(2 * p > k for p, k in zip(padding, solid, strict=True)):  # more than pooling takes
-        mask = b.call(aten.constant_pad_nd.default, mask, [padding[1], padding[1], padding[0], padding[0]])
+    stride, padding = list(window.stride), list(window.padding)
+    sides: list[int] = []
+    for out, length, k, s, p in reversed(list(zip(size, extent, solid, stride, padding, strict=True))):
+        sides += [p, max(0, (out - 1) * s + k - p - length)]
+    if any(2 * p > k for p, k in zip(padding, solid, strict=True)) or sides[::2] != sides[1::2]:
+        if any(sides):
+            mask = b.call(aten.constant_pad_nd.default, mask, sides)
         padding = [0, 0]
     if any(length % block for length in size):
-        mask = _pool(b, mask, solid, list(window.stride), padding)
+        mask = _pool(b, mask, solid, stride, padding)
         return b.call(aten.max_pool2d.default, mask, [block] * 2, [block] * 2, [0, 0], [1, 1], True)
-    kernel = [(block - 1) * s + k for s, k in zip(window.stride, solid, strict=True)]
-    return _pool(b, mask, kernel, [block * s for s in window.stride], padding)
+    kernel = [(block - 1) * s + k for s, k in zip(stride, solid, strict=True)]
+    return _pool(b, mask, kernel, [block * s for s in stride], padding)
 
 
 def _pool(b: Builder, mask: fx.Node, kernel: list[int], stride: list[int], padding: list[int]) -> fx.Node:

@@ -45,12 +45,18 @@ def _through(low: Lowering, node: fx.Node, found: Local, masks: list[fx.Node]) -
         return union(low.b, masks)
     if found.family in WINDOWED:
         _, _, height, width = g.value(node).shape
-        return reach(low.b, masks[0], found.window, (int(height), int(width)), 1)
+        return reach(low.b, masks[0], found.window, (int(height), int(width)), 1, extent(found.inputs[0]))
     if found.family == "resize":
         lines = (torch.tensor([[int(i) for i in t[0]] for t in found.attrs[axis]]) for axis in ("rows", "columns"))
         rows, columns = lines
         return through_lines(low.b, masks[0], (rows, columns))
     return None
+
+
+def extent(node: fx.Node) -> tuple[int, int]:
+    """Height and width of a map."""
+    _, _, height, width = g.value(node).shape
+    return int(height), int(width)
 
 
 def opened(low: Lowering, gate: fx.Node) -> fx.Node:
@@ -80,7 +86,7 @@ def active_blocks(low: Lowering, site: Site) -> fx.Node | None:
         if mask is None:
             return None
         whole = tuple(g.value(source).shape[2:]) == (1, 1) != size
-        found.append(mask if whole else reach(low.b, mask, through, size, site.block))
+        found.append(mask if whole else reach(low.b, mask, through, size, site.block, extent(source)))
     if any(p >= (k - 1) * d + 1 for p, k, d in zip(window.padding, window.kernel, window.dilation, strict=True)):
         found.append(low.b.call(aten.where.Scalar, low.refresh, 1.0, 0.0))  # windows that read nothing but padding
     grid = torch.zeros(1, 1, -(-size[0] // site.block), -(-size[1] // site.block))

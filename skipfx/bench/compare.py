@@ -17,7 +17,7 @@ from skipfx.bench.worker import Worker
 from skipfx.errors import UsageError
 from skipfx.media import Picture, Preprocess
 from skipfx.runtime.engine import Engine, Program
-from skipfx.runtime.stream import Stats
+from skipfx.runtime.base_stream import Stats
 
 Frames = tuple[NDArray[np.float32], ...]
 Tick = Callable[[str, int], object]

@@ -22,7 +22,7 @@ from skipfx.cli.transforming import dense_program
 from skipfx.errors import UsageError
 from skipfx.media import open_frames
 from skipfx.report import Report
-from skipfx.runtime.stream import Stats
+from skipfx.runtime.base_stream import Stats
 
 
 def engines(text: str) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from skipfx.demo.network import load_demo_net, mean_iou
 from skipfx.demo.scene import Scene
 from skipfx.media import Picture, Preprocess
 from skipfx.runtime.engine import Engine
-from skipfx.runtime.stream import Stats, Stream
+from skipfx.runtime.base_stream import Stats
+from skipfx.runtime.stream import Stream
 from skipfx.transformation import transform
 
 Classes = NDArray[np.uint8]
