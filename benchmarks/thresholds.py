@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from skipfx.bench.compare import WARMUP, Clip
-from skipfx.runtime.engine import Engine, Program
+from skipfx.runtime.engine import Program
 from skipfx.runtime.kernels.table import Column, Op
+from skipfx.runtime.onnx_engine import OnnxProgram
 
 LOWEST, HIGHEST, STEPS = 2.0**-8, 2.0**5, 9  # of the search, whose steps halve the exponent's range
 INPUT_SHARES = (1.0, 0.25, 0.0)  # of the input threshold; the first that lets enough of the clip through is taken
@@ -25,9 +26,9 @@ def with_thresholds(program: Program, threshold: float, input_threshold: float) 
     return replace(program, w=w)
 
 
-def mean_active(program: Program, clip: Clip) -> float:
+def mean_active(program: Program | OnnxProgram, clip: Clip) -> float:
     """Share of the multiply-accumulates that a stream computes, over the frames of a clip that count."""
-    stream, shares = Engine(program).stream(), []
+    stream, shares = program.open(None).stream(), []
     for frames in clip:
         stream(*frames)
         shares.append(stream.stats.active_fraction)

@@ -68,6 +68,10 @@ class Program:
     preprocess: "Preprocess | None" = None
     info: dict[str, Any] = field(default_factory=dict)
 
+    def open(self, threads: int | None) -> "Engine":
+        """The engine."""
+        return Engine(self, threads)
+
 
 class Engine:
     """A compiled network.

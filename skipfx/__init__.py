@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from skipfx.model import SkipModel
     from skipfx.report import Report
     from skipfx.runtime.artifact import load
-    from skipfx.runtime.engine import Engine
     from skipfx.runtime.base_stream import Stats
+    from skipfx.runtime.engine import Engine
     from skipfx.runtime.stream import Stream
     from skipfx.training.loss import gate_loss
     from skipfx.transformation import inspect, transform

@@ -1,8 +1,7 @@
 """From a SkipModel to an ONNX model that skips in any runtime, and the files beside it.
 
-    pose.onnx           the model: standard operators only, explicit state
-    pose.json           its manifest (`skipfx.onnx_manifest`), which also stands in the model's metadata
-    pose.config.pbtxt   the configuration of a Triton server
+`pose.onnx`: the model, with standard operators only and explicit state. `pose.json`: its manifest
+(`skipfx.onnx_manifest`), which also stands in the model's metadata. `pose.config.pbtxt`: for a Triton server.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ from skipfx.onnx_manifest import (
 )
 from skipfx.onnx_model import clean, halve_weights
 from skipfx.passes.portable import Portable, lower_portable
-from skipfx.torch_onnx import torch_onnx
+from skipfx.to_onnx import OPSET, to_onnx
 from skipfx.triton import triton_config
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def export_onnx(
     skip: "SkipModel",
     path: str | Path,
     *,
-    opset: int = 20,
+    opset: int = OPSET,
     gather: bool = True,
     external_data: bool = False,
     fp16: bool = False,
@@ -100,7 +99,11 @@ def _names(skip: "SkipModel", portable: Portable) -> tuple[list[str], list[str],
     pairs = state_names(len(portable.states))
     counts = [ACTIVE] if portable.layers else []
     inputs = [*frames, *(before for before, _ in pairs), REFRESH]
-    return frames, inputs, [*leaf_names(structure(skip.out_spec)), *(after for _, after in pairs), *counts]
+    return (
+        frames,
+        inputs,
+        [*leaf_names(structure(skip.out_spec, skip.constants)), *(after for _, after in pairs), *counts],
+    )
 
 
 def _model(skip: "SkipModel", portable: Portable, opset: int) -> Any:
@@ -110,7 +113,7 @@ def _model(skip: "SkipModel", portable: Portable, opset: int) -> Any:
     try:
         with torch.no_grad():
             program = torch.export.export(portable.module, arguments)
-        model = torch_onnx(program, (), opset, input_names=inputs, output_names=outputs)
+        model = onnx.load_from_string(to_onnx(program, opset=opset, names=(inputs, outputs)))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(f"the model cannot be exported to ONNX: {lines[0]}") from error
@@ -155,7 +158,7 @@ def _manifest(skip: "SkipModel", portable: Portable, model: Any, opset: int, gat
         layers=tuple(LayerRecord(**vars(layer)) for layer in portable.layers),
         thresholds=_thresholds(skip),
         options=skip.options.model_dump(mode="json"),
-        structure=structure(skip.out_spec),
+        structure=structure(skip.out_spec, skip.constants),
         preprocess=skip.preprocess,
         report=skip.report.model_dump(mode="json"),
     )

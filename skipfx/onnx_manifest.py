@@ -131,5 +131,7 @@ def leaf_names(structure: Any, name: str = "output") -> list[str]:
     if structure == "leaf":
         return [name]
     kind, parts = structure
+    if kind == "constant":
+        return []
     keyed = parts.items() if kind == "dict" else enumerate(parts)
     return [leaf for key, part in keyed for leaf in leaf_names(part, f"{name}_{key}")]

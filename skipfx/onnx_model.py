@@ -33,7 +33,9 @@ def clean(model: Any, metadata: Mapping[str, str]) -> None:
 
 def halve_weights(model: Any) -> None:
     """Stores the weights of convolutions and matrix products as float16; a Cast gives them back as float32."""
-    weights = {node.input[i] for node in model.graph.node for i in WEIGHTED.get(node.op_type, ()) if i < len(node.input)}
+    weights = {
+        node.input[i] for node in model.graph.node for i in WEIGHTED.get(node.op_type, ()) if i < len(node.input)
+    }
     casts = []
     for tensor in model.graph.initializer:
         if tensor.name not in weights or tensor.data_type != TensorProto.FLOAT:

@@ -18,6 +18,7 @@ from skipfx.options import LEARNED
 if TYPE_CHECKING:
     from skipfx.model import SkipModel
     from skipfx.runtime.engine import Engine
+    from skipfx.runtime.onnx_engine import OnnxEngine
 
 Array = NDArray[Any]
 Frames = tuple[Array, ...]
@@ -124,7 +125,9 @@ def verify_steps(
     )
 
 
-def verify(thing: SkipModel | Engine, clip: Iterable[Any], dense: Sequence[Any] | None = None) -> Verification:
+def verify(
+    thing: SkipModel | Engine | OnnxEngine, clip: Iterable[Any], dense: Sequence[Any] | None = None
+) -> Verification:
     """Verifies a transformed model or an engine on a clip.
 
     Args:

@@ -124,8 +124,7 @@ def block_input(window: Window, block: int) -> tuple[Pair, Pair]:
     if block == 1:
         return window.kernel, window.dilation
     down, across = (
-        (block - 1) * s + (k - 1) * d + 1
-        for s, k, d in zip(window.stride, window.kernel, window.dilation, strict=True)
+        (block - 1) * s + (k - 1) * d + 1 for s, k, d in zip(window.stride, window.kernel, window.dilation, strict=True)
     )
     return (down, across), (1, 1)
 

@@ -8,7 +8,7 @@ somebody asks for it.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
@@ -38,7 +38,7 @@ class State:
 
     layer: str
     source: str | None
-    layout: str
+    layout: Literal["rows", "planar", "nchw"]
     border: int
     size: tuple[int, ...]
     shape: tuple[int, ...]
@@ -171,7 +171,8 @@ class Lowering:
 
     def _slot(self, key: str, node: fx.Node, like: Map | None) -> "Slot":
         if key not in self.slots:
-            value, layout = g.value(node), "nchw"
+            value = g.value(node)
+            layout: Literal["rows", "planar", "nchw"] = "nchw"
             shape, size = tuple(value.shape), tuple(value.shape[1:]) if value.dim() == 4 else ()
             if like is not None:
                 shape, layout = like.state_shape, "planar" if like.planar else "rows"
@@ -209,10 +210,10 @@ class Lowering:
             self.maps[node] = self.new_map(node, nchw=self.nchw(node))
         return self.maps[node]
 
-    def new_map(self, node: fx.Node, **layouts: fx.Node) -> Map:
+    def new_map(self, node: fx.Node, nchw: fx.Node | None = None) -> Map:
         """A map for a value, with a border as wide as its readers need."""
         shape: Any = tuple(g.value(node).shape[1:])
-        return Map(shape, self.borders.get(node, 0), planar=is_planar(node), **layouts)
+        return Map(shape, self.borders.get(node, 0), planar=is_planar(node), nchw=nchw)
 
 
 @dataclass

@@ -5,6 +5,7 @@ with the gate that decides what of it is written. Everything else is computed wh
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
@@ -47,20 +48,25 @@ class Site:
 
 def find_sites(gm: fx.GraphModule) -> list[Site]:
     """The sites of a stream graph, in order."""
-    kept = dict(zip(g.states(gm.graph), g.next_states(gm.graph), strict=True))
     gates: dict[fx.Node, list[fx.Node]] = {}
-    for gate in gm.graph.find_nodes(op="call_function", target=ops.select):
-        if kept.get(gate.args[2]) is gate:  # else the former value is not what the gate left: a residual sum
-            gates.setdefault(gate.args[1], []).append(gate)
+    for state, gate in zip(g.states(gm.graph), g.next_states(gm.graph), strict=True):
+        if gate.target is ops.select and gate.args[2] is state:  # else it is a residual sum
+            value: Any = gate.args[1]
+            gates.setdefault(value, []).append(gate)
     found: list[Site | None] = []
     for node in gm.graph.nodes:
         record, own = g.record(node), gates.get(node, [])
         if record.role == "frame":
             found += [Site(node, gate, None, None, (), 1) for gate in own]
-        elif record.role == "local" and local(gm, node).family not in VIEWS:
-            if own or (record.held and not _is_gated(node)):
-                found.append(_site(gm, node, own[0] if own else None))
+        elif _is_materialised(gm, node) and (own or not _is_gated(node)):
+            found.append(_site(gm, node, own[0] if own else None))
     return [site for site in found if site is not None]
+
+
+def _is_materialised(gm: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the value stands for itself: it is held, or a gate looks at it."""
+    record = g.record(node)
+    return record.role == "local" and (record.held or _is_gated(node)) and local(gm, node).family not in VIEWS
 
 
 def _is_gated(node: fx.Node) -> bool:

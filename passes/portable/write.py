@@ -93,7 +93,7 @@ def _chosen(low: Lowering, site: Site, gate: fx.Node) -> None:
     b, found = low.b, low.new_map(site.seen)
     former = low.state(gate.args[2], found)  # type: ignore[arg-type]
     mask = opened(low, gate)
-    channels, height, width = found.shape
+    _, height, width = found.shape
     active = _activate(low, site, reach(b, mask, POINT, (height, width), site.block, (height, width)))
     if g.record(site.head).role == "frame":
         new = gather_rows(b, [low.frame_part(site.head)], active)

@@ -16,8 +16,9 @@ from skipfx.bench.timing import Runner, Spread, Step, Timing, interleave, ratio
 from skipfx.bench.worker import Worker
 from skipfx.errors import UsageError
 from skipfx.media import Picture, Preprocess
-from skipfx.runtime.engine import Engine, Program
 from skipfx.runtime.base_stream import Stats
+from skipfx.runtime.engine import Engine, Program
+from skipfx.runtime.onnx_engine import OnnxEngine, OnnxProgram
 
 Frames = tuple[NDArray[np.float32], ...]
 Tick = Callable[[str, int], object]
@@ -61,7 +62,7 @@ class Streamed:
         way: how it takes them, of `WAYS`.
     """
 
-    program: Program
+    program: Program | OnnxProgram
     clip: Clip
     way: str = STREAM
 
@@ -92,7 +93,7 @@ class Comparison:
         return ratio(self.dense[self.fastest], self.stream[name])
 
 
-def all_ways(program: Program, clip: Clip) -> dict[str, Streamed]:
+def all_ways(program: Program | OnnxProgram, clip: Clip) -> dict[str, Streamed]:
     """A program's stream in each of the `WAYS`."""
     return {way: Streamed(program, clip, way) for way in WAYS}
 
@@ -150,7 +151,7 @@ def compare(
     return Comparison(dense, {name: timings[name] for name in streams}, unavailable, memory)
 
 
-def activity(engine: Engine, clip: Clip, tick: Tick) -> list[Stats]:
+def activity(engine: Engine | OnnxEngine, clip: Clip, tick: Tick) -> list[Stats]:
     """What each frame of a clip costs a stream, but for the first `WARMUP`."""
     stream = engine.stream()
     found = []
@@ -173,7 +174,7 @@ def _ticking(name: str, runner: Runner, tick: Tick) -> Runner:
 
 def _steps(streamed: Streamed, threads: int) -> Iterator[Step]:
     """The frames of a clip, over and over."""
-    stream = Engine(streamed.program, threads).stream()
+    stream = streamed.program.open(threads).stream()
     part, refreshed = WAYS[streamed.way]
 
     def steps() -> Iterator[Step]:

@@ -15,7 +15,17 @@ from skipfx.bench.layers import LayerTime, layer_times
 from skipfx.bench.timing import machine
 from skipfx.cli.command import with_records
 from skipfx.cli.figures import cells, layer_table, machine_lines, times, timings, warn_of_load
-from skipfx.cli.options import AnyPath, ClipPath, DenseModel, Pictures, RawSize, Threads, Transformation, option
+from skipfx.cli.options import (
+    AnyPath,
+    ClipPath,
+    DenseModel,
+    Pictures,
+    RawSize,
+    Runtime,
+    Threads,
+    Transformation,
+    option,
+)
 from skipfx.cli.output import Output
 from skipfx.cli.steps import Asked, Ready, make_ready, refuse_model
 from skipfx.cli.transforming import dense_program
@@ -23,6 +33,7 @@ from skipfx.errors import UsageError
 from skipfx.media import open_frames
 from skipfx.report import Report
 from skipfx.runtime.base_stream import Stats
+from skipfx.runtime.engine import Engine
 
 
 def engines(text: str) -> tuple[str, ...]:
@@ -49,6 +60,7 @@ def command(
     rounds: Annotated[int, option("--rounds", "Turns that every engine has.", "3", min=1)] = 3,
     raw_size: RawSize = None,
     threads: Threads = None,
+    runtime: Runtime = "onnxruntime",
     per_layer: Annotated[bool, option("--per-layer", "Also time each layer by itself.", "off")] = False,
 ) -> None:
     """Measures a model on a clip beside engines that compute every frame as a whole.
@@ -59,7 +71,9 @@ def command(
     against = against or tuple(ENGINES)
     with open_frames(clip, raw_size=raw_size, limit=frames) as source:
         found = list(source)
-    ready = make_ready(model, found[0], Asked(choices, pictures, output), threads)
+    ready = make_ready(model, found[0], Asked(choices, pictures, output, runtime), threads)
+    if per_layer and not isinstance(ready.engine, Engine):
+        raise UsageError(f"--per-layer: {model} runs in {runtime}, which is not timed layer by layer")
     material = Clip(found, ready.preprocess)
     program = _program(model, ready, dense, material, choices.trust_pickle)
     facts = machine()
@@ -70,7 +84,7 @@ def command(
         streams = all_ways(ready.engine.program, material)
         result = compare(program, material, ready.engine.threads, streams, against, rounds, advance)
     document = _document(result, stats, ready, facts, rounds)
-    if per_layer:
+    if per_layer and isinstance(ready.engine, Engine):
         with output.working("timing each layer"):
             document["layers"] = _layers(layer_times(ready.engine, material, rounds), document["layers"])
     output.show(_tables(document, per_layer), document)

@@ -63,7 +63,7 @@ AnyPath = Annotated[
     Path,
     typer.Argument(
         metavar="MODEL",
-        help="Compiled (.skipfx), transformed (.skip.pt2) or plain (.pt2); the missing steps are done first.",
+        help="Compiled (.skipfx), exported (.onnx), transformed (.skip.pt2) or plain (.pt2); missing steps are done.",
         show_default=False,
     ),
 ]
@@ -109,6 +109,9 @@ Until = Annotated[
     ),
 ]
 Threads = Annotated[int | None, option("--threads", "Cores that a frame may use.", "all usable cores", min=1)]
+Runtime = Annotated[
+    str, option("--runtime", "What computes an exported model: onnxruntime or openvino.", "onnxruntime", metavar="NAME")
+]
 ClipPath = Annotated[
     str,
     typer.Option("--clip", metavar="CLIP", help="Video, folder of images, or - for raw frames.", show_default=False),

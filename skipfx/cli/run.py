@@ -13,12 +13,12 @@ import typer
 
 from skipfx.bench.timing import Spread
 from skipfx.cli.command import with_records
-from skipfx.cli.options import AnyPath, Overwrite, Pictures, RawSize, Threads, Transformation, option
+from skipfx.cli.options import AnyPath, Overwrite, Pictures, RawSize, Runtime, Threads, Transformation, option
 from skipfx.cli.output import Output
 from skipfx.cli.steps import Asked, check_output, make_ready
 from skipfx.files import write_whole
 from skipfx.media import Picture, Preprocess, open_frames
-from skipfx.runtime.stream import Stream
+from skipfx.runtime.base_stream import BaseStream
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def command(
     frames: Annotated[int | None, option("--frames", "Stop after this many frames.", "the whole clip", min=1)] = None,
     raw_size: RawSize = None,
     threads: Threads = None,
+    runtime: Runtime = "onnxruntime",
     refresh_every: Annotated[
         int | None, option("--refresh-every", "Frames between two refreshes.", "the first frame only", min=1)
     ] = None,
@@ -64,7 +65,7 @@ def command(
         _make_folder(out, overwrite)
     with open_frames(clip, raw_size=raw_size, limit=frames) as source:
         first = next(iter(source))
-        ready = make_ready(model, first, Asked(choices, pictures, output), threads)
+        ready = make_ready(model, first, Asked(choices, pictures, output, runtime), threads)
         stream = ready.engine.stream(refresh_every)
         costs, start = [], perf_counter()
         with output.progress("running", source.len_hint) as advance:
@@ -84,7 +85,9 @@ def _make_folder(path: Path, overwrite: bool) -> None:
         old.unlink()
 
 
-def _costs(stream: Stream, preprocess: Preprocess, pictures: Iterator[Picture], folder: Path | None) -> Iterator[Cost]:
+def _costs(
+    stream: BaseStream, preprocess: Preprocess, pictures: Iterator[Picture], folder: Path | None
+) -> Iterator[Cost]:
     for index, picture in enumerate(pictures):
         frame = preprocess(picture)
         start = perf_counter()

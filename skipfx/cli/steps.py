@@ -14,11 +14,12 @@ from skipfx.errors import ArtifactError, UsageError
 from skipfx.media import Picture, Preprocess, open_frames
 from skipfx.runtime.artifact import MANIFEST, load
 from skipfx.runtime.engine import Engine
+from skipfx.runtime.onnx_engine import OnnxEngine, load_onnx
 
 if TYPE_CHECKING:
     from skipfx.model import SkipModel
 
-Kind = Literal["engine", "skip", "model"]
+Kind = Literal["engine", "onnx", "skip", "model"]
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -29,11 +30,13 @@ class Asked:
     Attributes:
         choices, pictures: for plain models; other files were made with options of their own.
         output: where to say what is being done.
+        runtime: for exported models.
     """
 
     choices: Transformation
     pictures: Pictures
     output: Output
+    runtime: str = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,15 @@ class Ready:
         preprocess: how a picture becomes a frame.
     """
 
-    engine: Engine
+    engine: Engine | OnnxEngine
     skip: SkipModel | None
     preprocess: Preprocess
 
 
 def kind_of(path: Path) -> Kind:
     """What a file holds, by its content; by its name where it cannot be looked into."""
+    if path.suffix == ".onnx":
+        return "onnx"
     if not zipfile.is_zipfile(path):
         return "engine" if path.suffix == ".skipfx" else "skip" if path.name.endswith(".skip.pt2") else "model"
     with zipfile.ZipFile(path) as archive:
@@ -96,9 +101,10 @@ def make_ready(path: Path, example: Picture, asked: Asked, threads: int | None) 
     Raises:
         SkipfxError: as the steps do, or an option comes too late for the file.
     """
-    if kind_of(path) == "engine":
+    if kind_of(path) in ("engine", "onnx"):
         refuse_late(path, asked.choices.given())
-        engine = load(path, threads)
+        exported = kind_of(path) == "onnx"
+        engine = load_onnx(path, threads, asked.runtime) if exported else load(path, threads)
         return Ready(engine, None, pictures_for(path, engine.preprocess, engine.program.frames, asked.pictures))
     from skipfx.build import compile_engine
     from skipfx.cli.transforming import transformed

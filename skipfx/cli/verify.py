@@ -6,7 +6,17 @@ from typing import Annotated
 import torch
 
 from skipfx.cli.command import with_records
-from skipfx.cli.options import AnyPath, ClipPath, DenseModel, Pictures, RawSize, Threads, Transformation, option
+from skipfx.cli.options import (
+    AnyPath,
+    ClipPath,
+    DenseModel,
+    Pictures,
+    RawSize,
+    Runtime,
+    Threads,
+    Transformation,
+    option,
+)
 from skipfx.cli.output import Output
 from skipfx.cli.steps import Asked, kind_of, make_ready, refuse_model
 from skipfx.cli.transforming import dense_program, transformed
@@ -27,6 +37,7 @@ def command(
     frames: Annotated[int, option("--frames", "Check on so many frames.", "32", min=1)] = 32,
     raw_size: RawSize = None,
     threads: Threads = None,
+    runtime: Runtime = "onnxruntime",
 ) -> None:
     """Checks on a clip that a model keeps its promises; exit code 3 if it does not.
 
@@ -36,8 +47,8 @@ def command(
     """
     with open_frames(clip, raw_size=raw_size, limit=frames) as source:
         found = list(source)
-    asked = Asked(choices, pictures, output)
-    if kind_of(model) == "engine":
+    asked = Asked(choices, pictures, output, runtime)
+    if kind_of(model) in ("engine", "onnx"):
         result = _verify_engine(model, dense, found, asked, threads)
     else:
         refuse_model(model, dense)

@@ -14,8 +14,8 @@ from skipfx.capture import capture
 from skipfx.demo.network import load_demo_net, mean_iou
 from skipfx.demo.scene import Scene
 from skipfx.media import Picture, Preprocess
-from skipfx.runtime.engine import Engine
 from skipfx.runtime.base_stream import Stats
+from skipfx.runtime.engine import Engine
 from skipfx.runtime.stream import Stream
 from skipfx.transformation import transform
 
