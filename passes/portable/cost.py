@@ -2,7 +2,8 @@
 
 Measured on one core of an AMD EPYC with AVX-512 (ONNX Runtime 1.32), in ns; only their proportions matter here:
 
-    MAC         of a convolution or a matrix product                              0.0085
+    MAC         of a convolution, blocks of 8 x 8 and more                        0.0085
+    small MAC   of a matrix product, or of smaller blocks                         0.0102
     number      read by a gather, written again, and read by what follows         0.35
     piece       that a gather copies: a row, or a single number of a planar map   2
     transposed  number, between rows and the layout that convolutions take        0.1
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from skipfx.passes.rules import Window
 
-MAC, NUMBER, PIECE, TRANSPOSED, HELD, STEP = 0.0085, 0.35, 2.0, 0.1, 1.5, 30_000.0
+MAC, SMALL_MAC, NUMBER, PIECE, TRANSPOSED, HELD, STEP = 0.0085, 0.0102, 0.35, 2.0, 0.1, 1.5, 30_000.0
 EXTENT, SHARE = 64, 0.15
 BLOCKS = (1, 4, 8, 16)
 
@@ -72,7 +73,8 @@ def _per_position(layer: Layer, b: int) -> float:
     numbers = read * layer.channels[0]
     pieces = numbers if layer.planar else read
     transposed = 0.0 if b == 1 else numbers + layer.channels[1]
-    return layer.macs * MAC + numbers * NUMBER + pieces * PIECE + transposed * TRANSPOSED
+    mac = MAC if b >= 8 else SMALL_MAC
+    return layer.macs * mac + numbers * NUMBER + pieces * PIECE + transposed * TRANSPOSED
 
 
 def _growth(b: int, mask_block: int, scale: float) -> float:

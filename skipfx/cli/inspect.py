@@ -11,6 +11,7 @@ from skipfx.cli.transforming import load_with_example
 from skipfx.model import SkipModel
 from skipfx.report import Report
 from skipfx.runtime.artifact import read
+from skipfx.runtime.onnx_engine import read_manifest
 from skipfx.transformation import inspect
 
 
@@ -38,6 +39,8 @@ def _report(path: Path, choices: dict[str, Any], example: Path | None, trust_pic
     kind = kind_of(path)
     if kind == "engine":
         return Report.model_validate(read(path).info["report"])
+    if kind == "onnx":
+        return Report.model_validate(read_manifest(path).report)
     if kind == "skip":
         return SkipModel.load(path).report
     loaded, inputs, _ = load_with_example(path, first_picture(example), Pictures(), trust_pickle=trust_pickle)

@@ -136,14 +136,15 @@ def settled(skip: SkipModel, make: Callable[[int], list[Frames]], tries: int = 3
     """The first clip of `make(seed)` on which no norm lies within MARGIN of its threshold."""
     for seed in range(tries):
         clip = make(seed)
-        if _margin(skip, clip) > MARGIN:
+        if margin(skip.graph_module, clip) > MARGIN:
             return clip
     raise AssertionError(f"none of {tries} clips keeps every norm away from its threshold")
 
 
-def _margin(skip: SkipModel, clip: list[Frames]) -> float:
-    meter = _Margin(skip.graph_module)
-    states: Any = zero_states(skip.graph_module)
+def margin(gm: fx.GraphModule, clip: list[Frames]) -> float:
+    """How close any norm of a stream graph comes to its threshold, as a share of it."""
+    meter = _Margin(gm)
+    states: Any = zero_states(gm)
     with torch.no_grad():
         for time, frames in enumerate(clip):
             meter.active = time > 0

@@ -1,0 +1,152 @@
+"""The portable lowering computes what the stream graph computes, and less of it."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import assume, given
+from torch import Tensor, fx, nn
+
+from skipfx.errors import CompileError
+from skipfx.options import Gate, Hold, InputNorm, OutputNorm
+from skipfx.passes.portable import Portable, cost, lower_portable
+from skipfx.passes.portable.cost import Layer, choose_block
+from skipfx.passes.rules import Window
+from skipfx.testing import zero_states
+from tests.networks import Branches, Frames, Squeeze, TwoFrames, moving_clip, seeded
+from tests.runtime.check import MARGIN, margin
+from tests.strategies import Sample, samples
+from tests.variants import Variants
+
+HOLD = Hold(threshold=0.1, input_threshold=0.1)
+REFRESHED = (0, 4)
+
+
+@pytest.fixture(autouse=True)
+def always_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks here are so small that no layer would pay."""
+    monkeypatch.setattr(cost, "STEP", 0)
+
+
+def run(module: fx.GraphModule, states: Sequence[Tensor], outputs: int, clip: list[Frames]) -> list[list[Tensor]]:
+    found = []
+    with torch.no_grad():
+        for index, frames in enumerate(clip):
+            results = module(*frames, *states, torch.tensor([index in REFRESHED]))
+            states = results[outputs : outputs + len(states)]
+            found.append([*results[:outputs], *results[outputs + len(states) :]])
+    return found
+
+
+def reference(gm: fx.GraphModule, clip: list[Frames]) -> list[tuple[Tensor, ...]]:
+    states: Sequence[Tensor] = zero_states(gm)
+    found = []
+    with torch.no_grad():
+        for index, frames in enumerate(clip):
+            outputs, states = gm(*frames, *states, torch.tensor(index in REFRESHED))
+            found.append(outputs)
+    return found
+
+
+def check(gm: fx.GraphModule, clip: list[Frames], *, gather: bool = True) -> Portable:
+    portable = lower_portable(gm, gather=gather)
+    results = run(portable.module, portable.zero_states(), portable.outputs, clip)
+    for found, expected in zip(results, reference(gm, clip), strict=True):
+        for left, right in zip(found, expected, strict=False):
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5 * float(right.abs().max()))
+    return portable
+
+
+@pytest.fixture(scope="module", params=[Branches, Squeeze])
+def variants(request: pytest.FixtureRequest) -> Variants:
+    return Variants(seeded(request.param()), moving_clip(3, 24, 30)[0])
+
+
+@pytest.mark.parametrize("block", [1, 4, 16])
+@pytest.mark.parametrize(
+    "gate",
+    [
+        HOLD,
+        Hold(threshold=0.1, input_threshold=0.1, norm="max", dilation=1),
+        InputNorm(eps=0.02),
+        InputNorm(eps=0.02, reference="previous"),
+        OutputNorm(eps=0.02, p=2),
+    ],
+    ids=lambda gate: gate.name,
+)
+def test_every_gate_and_block(variants: Variants, gate: Gate, block: int) -> None:
+    clip = moving_clip(3, 24, 30)
+    gm = variants.stream(gate, block=block)
+    portable = check(gm, clip)
+    assert portable.layers
+    check(gm, clip, gather=False)
+
+
+def test_residual_updates_are_computed_whole(variants: Variants) -> None:
+    check(variants.stream(HOLD, update="residual"), moving_clip(3, 24, 30), gather=False)
+
+
+def test_a_still_frame_activates_nothing_and_a_refresh_everything(variants: Variants) -> None:
+    portable = lower_portable(variants.stream(HOLD))
+    frame = moving_clip(3, 24, 30)[0]
+    results = run(portable.module, portable.zero_states(), portable.outputs, [frame, frame])
+    full, still = results[0][-1], results[1][-1]
+    blocks = [-(-24 * 30 // (30 * layer.block)) * -(-30 // layer.block) for layer in portable.layers]
+    grid = [layer.positions for layer in portable.layers]
+    assert full.tolist() == [b if p == 720 else f for b, p, f in zip(blocks, grid, full.tolist(), strict=True)]
+    assert still.tolist() == [0] * len(portable.layers)
+
+
+def test_two_frames_of_different_sizes() -> None:
+    clip = [(a[0], b[0]) for a, b in zip(moving_clip(3, 16, 24), moving_clip(1, 8, 12, seed=1), strict=True)]
+    check(Variants(seeded(TwoFrames()), clip[0]).stream(HOLD), clip)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 8, 3, padding=2, dilation=2),
+        nn.Conv2d(3, 6, 5, stride=3, padding=1, groups=3),
+        nn.Conv2d(3, 8, (1, 3), padding=(2, 1)),
+        nn.Conv2d(3, 8, 6, stride=2, padding=2, bias=False),
+    ],
+    ids=["dilated", "grouped", "padding beyond the kernel", "strided"],
+)
+@pytest.mark.parametrize("block", cost.BLOCKS)
+def test_windows(conv: nn.Conv2d, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "BLOCKS", (block,))
+    model = seeded(nn.Sequential(conv, nn.PReLU(conv.out_channels), nn.Conv2d(conv.out_channels, 4, 3, padding=1)))
+    clip = moving_clip(3, 60, 67)
+    check(Variants(model, clip[0]).stream(HOLD), clip)
+
+
+@given(samples())
+def test_random_networks(sample: Sample) -> None:
+    gm = Variants(sample.model, sample.clip[0]).stream(HOLD)
+    assume(margin(gm, sample.clip) > MARGIN)
+    try:
+        check(gm, sample.clip)
+    except CompileError:  # nothing of it is worth gathering
+        check(gm, sample.clip, gather=False)
+
+
+def test_nothing_held_is_refused(variants: Variants) -> None:
+    with pytest.raises(CompileError, match="thresholds are 0"):
+        lower_portable(variants.stream(Hold(threshold=0, input_threshold=0)))
+
+
+def test_nothing_worth_gathering_is_refused(variants: Variants, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "STEP", 1e9)
+    with pytest.raises(CompileError, match="would gain"):
+        lower_portable(variants.stream(HOLD))
+
+
+def layer(channels: tuple[int, int], size: tuple[int, int], kernel: int, scale: float, planar: bool = False) -> Layer:
+    window = Window((kernel, kernel), (1, 1), (kernel // 2,) * 2)
+    return Layer(channels, size, window, channels[0] * channels[1] * kernel**2, scale, planar, grouped=False)
+
+
+def test_blocks_are_large_where_maps_are_large_and_single_positions_where_they_are_small() -> None:
+    assert choose_block(layer((64, 64), (432, 768), 3, 1), 1) == 8
+    assert choose_block(layer((128, 128), (15, 20), 3, 32), 1) == 1
+    assert choose_block(layer((64, 64), (60, 80), 1, 8), 1) == 1
