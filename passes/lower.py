@@ -124,7 +124,7 @@ class Lowering:
 
     def _core_source(self, core: Local, size: tuple[int, int]) -> Source:
         view = self.layout.views[base(core.inputs[0])]
-        if core.family == "resize":
+        if core.family in ("resize", "move"):
             rows, columns = (tuple(tuple(map(int, t[0])) for t in core.attrs[axis]) for axis in ("rows", "columns"))
             return Source(view.maps, "taps", rows=rows, columns=columns)
         window, buffer = core.window, self.layout.buffers[view.buffer]
@@ -141,6 +141,9 @@ class Lowering:
         if core.family == "resize":
             taps = tuple(np.array([t[1] for t in core.attrs[axis]], np.float32) for axis in ("rows", "columns"))
             return replace(step, core="resize", source=view, taps=taps)
+        if core.family in ("move", "reduce"):
+            name, tables = core.attrs.get("kind", core.family), core.attrs.get("tables", ())
+            return replace(step, core=name, source=view, tables=tables, number=core.attrs["number"])
         return replace(step, core=core.family, source=view, count_pad=core.attrs.get("count_pad", True))  # type: ignore[arg-type]
 
     def _name(self, node: fx.Node) -> str:

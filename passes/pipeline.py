@@ -4,6 +4,7 @@ from skipfx.options import TransformOptions
 from skipfx.passes.base import Pass
 from skipfx.passes.build_block_masks import BuildBlockMasks
 from skipfx.passes.classify_operators import ClassifyOperators
+from skipfx.passes.collect_moves import CollectMoves
 from skipfx.passes.fold_batchnorm import FoldBatchnorm
 from skipfx.passes.fold_constants import FoldConstants
 from skipfx.passes.fuse_chains import FuseChains
@@ -13,6 +14,7 @@ from skipfx.passes.merge_states import MergeStates
 from skipfx.passes.normalise_booleans import NormaliseBooleans
 from skipfx.passes.normalise_pads import NormalisePads
 from skipfx.passes.normalise_pools import NormalisePools
+from skipfx.passes.normalise_reductions import NormaliseReductions
 from skipfx.passes.normalise_slices import NormaliseSlices
 from skipfx.passes.recompute_updates import RecomputeUpdates
 from skipfx.passes.remove_identity import RemoveIdentity
@@ -26,8 +28,10 @@ def canonical() -> list[Pass]:
         NormaliseSlices(),
         FoldConstants(),
         NormalisePools(),
+        NormaliseReductions(),
         NormalisePads(),
         FoldBatchnorm(),
+        CollectMoves(),
         NormaliseBooleans(),
     ]
 

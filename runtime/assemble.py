@@ -16,6 +16,7 @@ from skipfx.runtime.kernels.table import (
     HEAVY,
     LANES,
     OPERAND_COLUMNS,
+    OUTSIDE,
     SCRATCH,
     TASKS,
     TILE,
@@ -165,12 +166,17 @@ class Assembler:
         row[K.STEP_H] = row[K.IN_ROW] * window.dilation[0]
         row[K.STEP_W] = row[K.IN_PIXEL] * window.dilation[1]
         row[K.COUNT_PAD] = int(step.count_pad)
+        if core >= Core.MOVE:
+            row[K.WEIGHT] = self.memory.w.add([step.number])
+            row[K.GROUP_IN], row[K.BLOCKS] = step.source.channels, -(-step.source.channels // LANES)
         tile = self._tile(step) if core is Core.CONV else None
         row[K.CORE] = self._number(core, tile)
         if core is Core.RESIZE:
             row[K.TABLE_H], row[K.TABLE_W] = (self.memory.c.add(table) for table in (window.rows, window.columns))
             row[K.TAPS_H], row[K.TAPS_W] = len(window.rows[0]), len(window.columns[0])
             row[K.WEIGHT], row[K.BIAS] = (self.memory.w.add(taps) for taps in step.taps)
+        elif step.tables:
+            self._tables(row, step)
         elif step.weight is not None:
             merge = window.dilation[1] == 1 and step.source.channels == buffer.channels
             self._weights(row, step, tile, merge)
@@ -184,6 +190,15 @@ class Assembler:
         """The widest tile whose panels the output channels of a group fill."""
         vectors = -(-step.out.channels // step.groups // LANES)
         return max((tile for tile in self.tiles if vectors % tile.vectors == 0), key=lambda tile: tile.vectors)
+
+    def _tables(self, row: Row, step: Compute) -> None:
+        pitches = np.array([row[K.IN_ROW], row[K.IN_PIXEL], 1])
+        rows, columns, channels = (
+            [OUTSIDE if place is None else int(pitches @ place) for place in table] for table in step.tables
+        )
+        row[K.TABLE_H], row[K.TABLE_W] = self.memory.c.add(rows), self.memory.c.add(columns)
+        row[K.BLOCKS] = -(-len(channels) // LANES)
+        row[K.TABLE_C] = self.memory.c.add([*channels, *channels[-1:] * LANES])
 
     def _weights(self, row: Row, step: Compute, tile: Tile | None, merge: bool) -> None:
         assert step.weight is not None

@@ -4,6 +4,8 @@ Each is one node, so that a graph stays readable and a pass or a lowering can fi
 operators, so that it is differentiable and exports. Feature maps are [B, C, H, W], masks [B, 1, H, W] of bool.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -100,6 +102,36 @@ def border(x: Tensor, sides: tuple[int, int, int, int], value: float) -> Tensor:
     return F.pad(x, sides, value=value)
 
 
+def rearrange(x: Tensor, steps: tuple[tuple[Any, ...], ...]) -> Tensor:
+    """Moves values about: each step is the name of an ATen operator of one tensor, and its other arguments.
+
+    "index_select" takes its indices as numbers, so that steps are plain data.
+    """
+    for name, *arguments in steps:
+        if name == "index_select":
+            dim, indices = arguments
+            x = x.index_select(dim, torch.tensor(indices, device=x.device))
+        else:
+            packet, overload = name.split(".")
+            x = getattr(getattr(torch.ops.aten, packet), overload)(x, *arguments)
+    return x
+
+
+def channel_norm(x: Tensor, eps: float) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) over the channels of every position (Layer Normalization, eq. 3)."""
+    return F.layer_norm(x.movedim(1, -1), x.shape[1:2], eps=eps).movedim(-1, 1)
+
+
+def channel_argmax(x: Tensor) -> Tensor:
+    """The first of the largest channels of every position, as a float. [B, 1, H, W]."""
+    return x.argmax(1, keepdim=True).float()
+
+
+def integer(x: Tensor) -> Tensor:
+    """Whole numbers as int64."""
+    return x.long()
+
+
 def compare(left: Tensor | float, right: Tensor | float, how: str) -> Tensor:
     """1.0 where the comparison holds, else 0.0; `how` names it as ATen does: gt, lt, ge, le, eq, ne."""
     found: Tensor = getattr(torch, how)(left, right)
@@ -111,4 +143,7 @@ def choose(condition: Tensor, new: Tensor | float, other: Tensor | float) -> Ten
     return torch.where(condition > 0, new, other)
 
 
-OPS = (changed, dilate, block_mask, fires, select, masked, window_norm, covered, border, compare, choose)
+OPS = (
+    changed, dilate, block_mask, fires, select, masked, window_norm, covered,
+    border, compare, choose, rearrange, channel_norm, channel_argmax, integer,
+)  # fmt: skip

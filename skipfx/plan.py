@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from skipfx.expr import Expr
 
 Pair = tuple[int, int]
-Core = Literal["none", "conv", "depthwise", "max_pool", "avg_pool", "resize"]
+Place = tuple[int, int, int]
+Core = Literal[
+    "none", "conv", "depthwise", "max_pool", "avg_pool", "resize", "move",
+    "sum", "max", "min", "argmax", "norm", "softmax", "log_softmax",
+]  # fmt: skip
 Floats = NDArray[np.float32]
 
 
@@ -112,6 +116,9 @@ class Compute:
         channels: per-channel parameters [C] of `expr`.
         weight, bias: of the core, [C_out, C_in / groups, kh, kw] and [C_out].
         taps: for "resize": rows and columns, each [lines, taps] of weights; the indices are in `active`.
+        tables: for "move": (row, column, channel) of the source per output row, column and channel, which add up; None
+            as row or column for the fill.
+        number: of "move" the fill, of "sum" the factor, of "norm" the summand of the variance.
         active: what makes a position active.
         size: height and width of the output.
         macs: multiply-accumulates per position.
@@ -134,6 +141,8 @@ class Compute:
     groups: int = 1
     taps: tuple[Floats, ...] = ()
     count_pad: bool = True
+    tables: tuple[tuple[Place | None, ...], ...] = ()
+    number: float = 0.0
 
 
 @dataclass(frozen=True)

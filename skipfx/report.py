@@ -146,7 +146,7 @@ def make_report(layers: Sequence[Layer], islands: Sequence[Island], stream: fx.G
 
 def _layer(node: fx.Node, found: Local) -> Layer:
     shape = tuple(g.value(node).shape)
-    if found.family == "resize":
+    if found.family in ("resize", "move"):
         growth = max(len(found.attrs[axis][0][0]) for axis in ("rows", "columns")) - 1
     else:
         growth = max((k - 1) * d for k, d in zip(found.window.kernel, found.window.dilation, strict=True))

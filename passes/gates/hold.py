@@ -20,7 +20,7 @@ from skipfx.options import TransformOptions
 from skipfx.passes.rules import local
 from skipfx.passes.to_residual import residuals
 
-UNHELD_FAMILIES = ("max_pool", "avg_pool", "resize")
+UNHELD_FAMILIES = ("max_pool", "avg_pool", "resize", "move")
 
 
 def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: float) -> bool:

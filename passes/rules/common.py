@@ -14,7 +14,7 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.expr import Expr
 
-Family = Literal["conv", "max_pool", "avg_pool", "resize", "pointwise", "concat", "slice", "border"]
+Family = Literal["conv", "max_pool", "avg_pool", "resize", "pointwise", "concat", "slice", "border", "move", "reduce"]
 Pair = tuple[int, int]
 VIEWS = ("concat", "slice", "border")
 

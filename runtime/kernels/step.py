@@ -14,12 +14,14 @@ from tvm.ir import GlobalVar
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
+from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.active import active
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
 from skipfx.runtime.kernels.epilogue import epilogue, settle
 from skipfx.runtime.kernels.memory import Memory, kernel
+from skipfx.runtime.kernels.move import move
 from skipfx.runtime.kernels.pool import pool
 from skipfx.runtime.kernels.resize import resize
 from skipfx.runtime.kernels.table import TILE, Cell, Column, Core, CoreSpec, Op
@@ -41,6 +43,14 @@ CORES: dict[Core, Body] = {
     Core.MAX_POOL: pool(maximum=True),
     Core.AVG_POOL: pool(maximum=False),
     Core.RESIZE: resize,
+    Core.MOVE: move,
+    Core.SUM: reduce.channel_sum,
+    Core.MAX: reduce.channel_max,
+    Core.MIN: reduce.channel_min,
+    Core.ARGMAX: reduce.channel_argmax,
+    Core.NORM: reduce.channel_norm,
+    Core.SOFTMAX: reduce.channel_softmax,
+    Core.LOG_SOFTMAX: reduce.channel_log_softmax,
 }
 
 

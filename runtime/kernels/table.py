@@ -52,6 +52,14 @@ class Core(IntEnum):
     MAX_POOL = 3
     AVG_POOL = 4
     RESIZE = 5
+    MOVE = 6
+    SUM = 7
+    MAX = 8
+    MIN = 9
+    ARGMAX = 10
+    NORM = 11
+    SOFTMAX = 12
+    LOG_SOFTMAX = 13
 
 
 class Tile(NamedTuple):
@@ -151,8 +159,11 @@ class Column(IntEnum):
     LINE = 72  # bytes of a scratch line in s; a task has two
     FINITE = 73  # whether NaN or infinity in the array is an error
     PANELS = 74  # runs of output channels that are computed one after another, per group
-    NUMBERS = 75  # columns in a row
+    TABLE_C = 75  # in c: what a move adds per channel
+    NUMBERS = 76  # columns in a row
 
+
+OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill
 
 OPERAND_COUNT: Final = 4
 OPERAND_COLUMNS: Final = 3

@@ -1,0 +1,97 @@
+"""Operators that only move values about: pads, flips, rolls, slices and shuffles of rows, columns and channels.
+
+Where each value comes from is read off PyTorch itself, by moving numbers. The move is local if the row depends on the
+output's row (and channel), the column on its column (and channel): then three tables hold all of it,
+
+    place of y[c, p, q] = rows[p] + columns[q] + channels[c],  each a (row, column, channel).
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from skipfx import graph as g
+from skipfx import ops
+from skipfx.passes.rules.common import Local, Refuse, rule
+
+Integers = NDArray[np.int64]
+Place = tuple[int, int, int]
+Tables = tuple[tuple[Place | None, ...], ...]
+Taps = list[list[list[float]]]
+MAX_LINES = 64
+
+
+@rule(ops.rearrange)
+def move(gm: fx.GraphModule, node: fx.Node) -> Local:
+    """Constant, reflect, replicate and circular padding; flip, roll, crop; strided slices and index lists; repeat;
+    pixel shuffle and unshuffle, space to depth, channel shuffle; reshapes and permutations that amount to one of these.
+    """
+    args: Any = node.args
+    source, steps = args
+    shape = tuple(g.value(source).shape)
+    tables = _tables(shape, steps)
+    rows, columns = (_taps(tables[axis], tables[2], axis, shape[2 + axis]) for axis in (0, 1))
+    _, fill = origins(shape, steps)
+    return Local("move", (source,), attrs={"rows": rows, "columns": columns, "tables": tables, "number": fill})
+
+
+@lru_cache(maxsize=64)
+def origins(shape: tuple[int, ...], steps: tuple[Any, ...]) -> tuple[Integers, float]:
+    """For every value of the result the flat place in the source that it comes from, -1 for a fill; and the fill."""
+    fills = {float(step[3] or 0) if len(step) > 3 else 0.0 for step in steps if _is_fill(step)}
+    if len(fills) > 1:
+        raise Refuse("padding with different constants, one after the other")
+    numbered = torch.arange(int(np.prod(shape)), dtype=torch.float64).view(shape)
+    marked = tuple(_marked(step) if _is_fill(step) else step for step in steps)
+    return ops.rearrange(numbered, marked).numpy().astype(np.int64), (fills or {0.0}).pop()
+
+
+def _is_fill(step: tuple[Any, ...]) -> bool:
+    constant_pad = step[0] == "constant_pad_nd.default"
+    return constant_pad or (step[0] == "pad.default" and (len(step) < 3 or step[2] == "constant"))
+
+
+def _marked(step: tuple[Any, ...]) -> tuple[Any, ...]:
+    return ("constant_pad_nd.default", step[1], -1.0)
+
+
+@lru_cache(maxsize=64)
+def _tables(shape: tuple[int, ...], steps: tuple[Any, ...]) -> Tables:
+    """The three tables; None as row or column for the fill."""
+    found, _ = origins(shape, steps)
+    _, _, height, width = shape
+    inside = found[0] >= 0
+    rows, columns = inside.any((0, 2)), inside.any((0, 1))
+    if not np.array_equal(inside, np.broadcast_to(rows[:, None] & columns, inside.shape)) or not rows.any():
+        raise Refuse("padding of channels")
+    kept = found[0][:, rows][:, :, columns]
+    places = np.stack([kept // width % height, kept % width, kept // (height * width)])  # [3, C, H, W]
+    corner = places[:, :1, :1, :1]
+    by_channel, by_row, by_column = places[:, :, :1, :1], places[:, :1, :, :1] - corner, places[:, :1, :1, :] - corner
+    if not np.array_equal(places, by_channel + by_row + by_column) or by_row[1].any() or by_column[0].any():
+        raise Refuse("values that change rows with columns or mix the picture")
+    return (
+        _places(by_row[:, 0, :, 0], rows),
+        _places(by_column[:, 0, 0, :], columns),
+        _places(by_channel[:, :, 0, 0], np.ones(len(found[0]), bool)),
+    )
+
+
+def _places(found: Integers, kept: NDArray[np.bool_]) -> tuple[Place | None, ...]:
+    """One place per line, found [3, lines that are kept]."""
+    places = iter(found.T.tolist())
+    return tuple(tuple(next(places)) if inside else None for inside in kept)
+
+
+def _taps(lines: tuple[Place | None, ...], channels: tuple[Place | None, ...], axis: int, size: int) -> Taps:
+    """Per output line the input lines it reads, in the form of `skipfx.passes.rules.resize`."""
+    spread = sorted({place[axis] for place in channels if place is not None})
+    if len(spread) > MAX_LINES:
+        raise Refuse(f"a position that takes in {len(spread)} lines; at most {MAX_LINES} are local")
+    # a line of the fill reads nothing: any line will do
+    read = [[min((line[axis] if line else 0) + step, size - 1) for step in spread] for line in lines]
+    return [[[float(max(0, i)) for i in index], [1.0] * len(spread)] for index in read]
