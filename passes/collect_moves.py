@@ -81,12 +81,12 @@ def _moved(graph: fx.Graph, source: fx.Node, steps: tuple[Any, ...], node: fx.No
     except Refuse:
         found = np.array(-1)
     start, plane = int(found.flat[0]), shape[2] * shape[3]
-    if len(result) == 4 and result[0] == 1 and result[2:] == shape[2:] and start >= 0:
-        if np.array_equal(found.reshape(-1), np.arange(start, start + found.size)):
-            if result == shape:
-                return source
-            first = start // plane
-            return g.insert(graph, aten.slice.Tensor, (source, 1, first, first + result[1]), node, "unknown")
+    in_order = start >= 0 and np.array_equal(found.reshape(-1), np.arange(start, start + found.size))
+    if in_order and result == shape:
+        return source
+    if in_order and len(result) == 4 and result[0] == 1 and result[2:] == shape[2:]:
+        first = start // plane
+        return g.insert(graph, aten.slice.Tensor, (source, 1, first, first + result[1]), node, "unknown")
     return g.insert(graph, ops.rearrange, (source, steps), node, "unknown")
 
 

@@ -38,15 +38,17 @@ class NormalisePads(Pass):
     def apply(self, gm: fx.GraphModule) -> bool:
         """See `Pass.apply`."""
         modified = False
-        for node in list(gm.graph.nodes):
+        for found in list(gm.graph.nodes):
+            node = found
             if node.target is aten.conv2d.padding:
-                modified |= _spell_out(gm, node)
+                node = _spell_out(gm, node)
+                modified = True
             if node.target in BORDER:
                 modified |= _absorb(gm, node)
         return modified
 
 
-def _spell_out(gm: fx.GraphModule, conv: fx.Node) -> bool:
+def _spell_out(gm: fx.GraphModule, conv: fx.Node) -> fx.Node:
     args = g.arguments(conv)
     kernel = g.value(args["weight"]).shape[2:]
     spread = (
@@ -78,7 +80,7 @@ def _spell_out(gm: fx.GraphModule, conv: fx.Node) -> bool:
         )
     conv.replace_all_uses_with(plain)
     gm.graph.erase_node(conv)
-    return True
+    return plain
 
 
 def _absorb(gm: fx.GraphModule, reader: fx.Node) -> bool:

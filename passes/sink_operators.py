@@ -43,7 +43,7 @@ def sunk(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _source(move: fx.Node) -> tuple[fx.Node, tuple[Any, ...]]:
     args: Any = move.args
-    return args
+    return args[0], args[1]
 
 
 def _origins(move: fx.Node) -> np.ndarray | None:
@@ -106,7 +106,7 @@ def _before(gm: fx.GraphModule, arg: Any, move: fx.Node, node: fx.Node) -> Any:
     if arg is move:
         return _source(move)[0]
     if arg.target is ops.rearrange:
-        source, steps = _source(arg)
+        source, _ = _source(arg)
         same = g.value(source).shape == g.value(_source(move)[0]).shape
         found, other = _origins(arg), _origins(move)
         return source if same and found is not None and other is not None and np.array_equal(found, other) else None

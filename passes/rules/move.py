@@ -27,8 +27,10 @@ MAX_LINES = 64
 
 @rule(ops.rearrange)
 def move(gm: fx.GraphModule, node: fx.Node) -> Local:
-    """Constant, reflect, replicate and circular padding; flip, roll, crop; strided slices and index lists; repeat;
-    pixel shuffle and unshuffle, space to depth, channel shuffle; reshapes and permutations that amount to one of these.
+    """Moves of rows, columns and channels: pads of any kind, flips, rolls, crops, strided slices, shuffles.
+
+    Constant, reflect, replicate and circular padding; flip, roll, crop; strided slices and index lists; repeat; pixel
+    shuffle and unshuffle, space to depth, channel shuffle; reshapes and permutations that amount to one of these.
     """
     args: Any = node.args
     source, steps = args

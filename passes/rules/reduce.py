@@ -26,8 +26,9 @@ SOFTMAX: dict[Any, str] = {
 
 @rule(*KINDS)
 def reduction(gm: fx.GraphModule, node: fx.Node) -> Local:
-    """Sum, mean, largest and smallest value over the channels (variance, standard deviation and L2 norm are built of
-    them); over rows and columns they are pools.
+    """Sum, mean, largest and smallest value over the channels of a position.
+
+    Variance, standard deviation and L2 norm are built of them. Over rows and columns they are pools.
     """
     args = g.arguments(node)
     if [dim % 4 for dim in args["dim"] or ()] != [1]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from skipfx import graph as g
+from skipfx import ops
 from skipfx.capture import capture, stream_graph
 from skipfx.passes import pipeline
 from skipfx.passes.base import run_passes
@@ -107,7 +108,7 @@ class _InPlace(nn.Module):
 
 def test_in_place_operators_become_functional() -> None:
     gm = canonical(seeded(_InPlace()), torch.randn(1, 3, 5, 5))
-    assert not [t for t in targets(gm) if t is not operator.getitem and t._schema.is_mutable]
+    assert not [t for t in targets(gm) if hasattr(t, "_schema") and t._schema.is_mutable]
     assert aten.mul.Tensor in targets(gm)
 
 
@@ -117,7 +118,7 @@ def test_same_padding_becomes_numbers(kernel: Any, dilation: int) -> None:
     gm = canonical(model, torch.randn(1, 2, 8, 9))
     spread = [dilation * (k - 1) for k in ([kernel] * 2 if isinstance(kernel, int) else kernel)]
     uneven = any(total % 2 for total in spread)
-    assert targets(gm) == ([aten.constant_pad_nd.default] if uneven else []) + [aten.conv2d.default]
+    assert targets(gm) == ([ops.border] if uneven else []) + [aten.conv2d.default]
 
 
 def test_valid_padding_becomes_numbers() -> None:
@@ -190,4 +191,4 @@ def test_views_outlive_the_copies_that_made_them_possible() -> None:
             return x.view(1, 2, 3, 4, 5).transpose(1, 2).contiguous().view(1, 6, 4, 5)
 
     gm = canonical(Shuffles(), torch.randn(1, 6, 4, 5))
-    assert targets(gm) == [aten.reshape.default, aten.transpose.int, aten.reshape.default]
+    assert targets(gm) == [ops.rearrange]

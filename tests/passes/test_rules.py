@@ -203,7 +203,7 @@ REFUSED: dict[str, Function] = {
     "varies over the picture": lambda x, p: x * torch.linspace(0, 1, 7),
     "is no float map": lambda x, p: x + x.flatten(2).sum((0, 1)).view(6, 7),
     "not along the channels": lambda x, p: torch.cat([x, x], 2),
-    "not a run of channels": lambda x, p: x[:, :, 1:],
+    "change rows with columns": lambda x, p: x[:, :, :6, :6].transpose(2, 3),
     "mixes 70 lines": lambda x, p: F.adaptive_avg_pool2d(F.interpolate(x, size=(139, 7)), (2, 7)),
     "computed from the frame": lambda x, p: F.conv2d(x, x.mean((0, 2, 3), keepdim=True)[:, :3]),
     "no local rule": lambda x, p: F.instance_norm(x),
