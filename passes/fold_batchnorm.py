@@ -19,6 +19,7 @@ from skipfx.passes.base import Pass
 from skipfx.spec import Stage
 
 aten = torch.ops.aten
+CONVOLUTIONS = {aten.conv2d.default, aten.conv_transpose2d.input}
 BATCH_NORMS = {aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default}
 
 
@@ -71,19 +72,25 @@ def _fold(gm: fx.GraphModule, norm: fx.Node, scale: Tensor, shift: Tensor) -> fx
     """The convolution before the batch-norm with new parameters, if there is one of its own."""
     conv = norm.args[0]
     assert isinstance(conv, fx.Node)
-    if conv.target is not aten.conv2d.default or len(conv.users) != 1:
+    if conv.target not in CONVOLUTIONS or len(conv.users) != 1:
         return None
     args = g.arguments(conv)
     weight, bias = g.parameter(gm, args["weight"]), g.parameter(gm, args["bias"])
     if weight is None or (args["bias"] is not None and bias is None):
         return None
-    folded = (weight.double() * scale[:, None, None, None]).float()
+    if conv.target is aten.conv2d.default:
+        folded = (weight.double() * scale[:, None, None, None]).float()
+    else:  # [C_in, C_out / groups, kh, kw]: the group of an output is that of the input
+        groups = args["groups"]
+        parts = weight.double().view(groups, -1, *weight.shape[1:]) * scale.view(groups, 1, -1, 1, 1)
+        folded = parts.view(weight.shape).float()
     offset = (shift if bias is None else bias.double() * scale + shift).float()
     layer = g.record(conv).layer
     with gm.graph.inserting_before(conv):
         new_weight = g.add_parameter(gm, f"{layer}_folded_weight", folded, conv)
         new_bias = g.add_parameter(gm, f"{layer}_folded_bias", offset, conv)
-    conv.args = (args["input"], new_weight, new_bias, args["stride"], args["padding"], args["dilation"], args["groups"])
+    args |= {"weight": new_weight, "bias": new_bias}
+    conv.args = tuple(args.values())
     conv.kwargs = {}
     return conv
 

@@ -16,6 +16,7 @@ from skipfx.passes.normalise_pads import NormalisePads
 from skipfx.passes.normalise_pools import NormalisePools
 from skipfx.passes.normalise_reductions import NormaliseReductions
 from skipfx.passes.normalise_slices import NormaliseSlices
+from skipfx.passes.normalise_transposed import NormaliseTransposed
 from skipfx.passes.recompute_updates import RecomputeUpdates
 from skipfx.passes.remove_identity import RemoveIdentity
 from skipfx.passes.to_residual import ToResidual
@@ -31,6 +32,7 @@ def canonical() -> list[Pass]:
         NormaliseReductions(),
         NormalisePads(),
         FoldBatchnorm(),
+        NormaliseTransposed(),
         CollectMoves(),
         NormaliseBooleans(),
     ]

@@ -1,6 +1,5 @@
 """The passes from captured to canonical: one form, whatever the author of the model wrote."""
 
-import operator
 from typing import Any
 
 import pytest
