@@ -1,59 +1,65 @@
 """YOLOv5n on the PETS clip at 640 x 480: accuracy, active share, and time against dense engines.
 
-    python -m benchmarks.detection [--threshold 0.25] [--threads 1 2] [--json]
+    python -m benchmarks.detection [--thresholds 0.2 0.25] [--precision 0.8] [--threads 1 2] [--json]
 
-Needs the clips and networks of `benchmarks.data`. The clip is lossy-compressed: sensor noise that a raw camera would
-show is not in it.
+Of the thresholds, the largest is timed under which the average precision (AP) on the clip is what is asked for. Needs
+the clips and networks of `benchmarks.data`. The clip is lossy-compressed: sensor noise that a raw camera would show is
+not in it.
 """
 
-import numpy as np
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
-from benchmarks.data import data_folder, load_clip
+from benchmarks.cases import CASES
 from benchmarks.pets import Detector, average_precision, true_boxes
-from benchmarks.report import parser, run, share
-from skipfx import Engine, Hold, Preprocess, SkipModel
+from benchmarks.report import ASIDE, Report, parser
+from benchmarks.thresholds import mean_active, with_thresholds
+from skipfx import Engine
 from skipfx.bench.compare import Clip
 from skipfx.build import compile_engine
-from skipfx.transformation import transform
 
-SIZE = (480, 640)
+THRESHOLDS = [0.15, 0.2, 0.25, 0.3, 0.35]
 
 
 def main() -> None:
     """Measures and prints."""
     options_parser = parser(__doc__ or "", frames=80)
-    options_parser.add_argument("--threshold", type=float, default=0.25, help="share of a value's RMS")
-    options_parser.add_argument("--input-threshold", type=float, default=12 / 255, help="of a pixel, in [0, 1]")
+    options_parser.add_argument("--thresholds", type=float, nargs="+", default=THRESHOLDS, help="of a value's RMS")
+    options_parser.add_argument("--precision", type=float, default=0.8, help="the least AP")
     options = options_parser.parse_args()
-    path = data_folder() / "models" / "yolov5n_480x640.pt2"
-    clip = load_clip("pets/pets_s2l1_480x360.mp4", Preprocess(size=SIZE), options.frames)
-    example = tuple(torch.from_numpy(frame) for frame in clip[0])
-    skip = transform(path, example, gate=Hold(threshold=options.threshold, input_threshold=options.input_threshold))
-    engine = compile_engine(skip)
-    facts = {"threshold": options.threshold, "input threshold": options.input_threshold, **accuracy(skip, engine, clip)}
-    run(engine, skip.program, clip, facts, options)
-
-
-def accuracy(skip: SkipModel, engine: Engine, clip: Clip) -> dict[str, object]:
-    """AP of the dense network and of the stream, and the share of the MACs that the stream computed."""
-    detector, truth = Detector(), true_boxes(SIZE)
-    dense, stream = skip.program.module(), engine.stream()
-    expected, found, active = [], [], []
-    for (frame,) in clip:
-        with torch.no_grad():
-            expected.append(detector.boxes([output.numpy() for output in dense(torch.from_numpy(frame))]))
-        found.append(detector.boxes(stream(frame)))
-        active.append(stream.stats.active_fraction)
-    boxes = [truth[index] for index in range(len(clip))]
-    return {
-        "AP@0.5 dense": round(average_precision(expected, boxes), 4),
-        "AP@0.5 skipfx": round(average_precision(found, boxes), 4),
-        "MACs active": share(active[1:]),
-        "frames": len(clip),
-        "state per stream": f"{engine.state_bytes / 1e6:.1f} MB",
-        "mean boxes per frame": round(float(np.mean([len(b) for b in found])), 1),
+    case, report = CASES["yolov5n"], Report(options)
+    clip = case.frames(options.frames)
+    skip = case.transformed(torch.from_numpy(clip[0][0]), threshold=1, input_threshold=1)
+    engine, dense = compile_engine(skip), skip.program.module(check_guards=False)
+    candidates = {
+        threshold: with_thresholds(engine.program, threshold, case.input_threshold) for threshold in options.thresholds
     }
+    found = {threshold: precision(Engine(program).stream(), clip) for threshold, program in candidates.items()}
+    ASIDE.print(*(f"threshold {threshold}: AP {value:.4f}" for threshold, value in sorted(found.items())), sep="\n")
+    good = [threshold for threshold, value in found.items() if value >= options.precision]
+    if not good:
+        sys.exit(f"no threshold reaches AP {options.precision}: give smaller --thresholds")
+    program = candidates[max(good)]
+    facts = {
+        "threshold": max(good),
+        "input threshold": case.input_threshold,
+        "AP": found[max(good)],
+        "AP dense": precision(lambda frame: [output.numpy() for output in dense(torch.from_numpy(frame))], clip),
+        "MACs active": mean_active(program, clip),
+    }
+    report.add("detection", facts, skip.program, program, clip)
+    report.close()
+
+
+def precision(network: Callable[..., Any], clip: Clip) -> float:
+    """AP of a network on a clip."""
+    detector, truth = Detector(), true_boxes((clip[0][0].shape[2], clip[0][0].shape[3]))
+    with torch.no_grad():
+        found = [detector.boxes(network(frame)) for (frame,) in clip]
+    return average_precision(found, [truth[index] for index in range(len(clip))])
 
 
 if __name__ == "__main__":

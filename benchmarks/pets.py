@@ -42,7 +42,7 @@ class Detector:
     def boxes(self, outputs: Sequence[NDArray[np.float32]]) -> list[tuple[float, ...]]:
         """(left, top, right, bottom, score) of the persons, best first."""
         with torch.no_grad():
-            decoded = self._model.decode([torch.from_numpy(np.ascontiguousarray(output)) for output in outputs])[0]
+            decoded = self._model.decode([torch.from_numpy(np.array(output)) for output in outputs])[0]
             found = self._module.nms(decoded, SCORE, NMS_IOU, cls=[PERSON])
         return sorted((tuple(box[:5]) for box in found), key=lambda box: -box[4])
 

@@ -41,7 +41,7 @@ ALL, STANDING, MOVING = "100 %, all refreshed", "still frame", "moving camera"
 
 def main() -> None:
     """Measures and prints."""
-    options_parser = parser(__doc__ or "", frames=12, rounds=3)
+    options_parser = parser(__doc__ or "", frames=12)
     options_parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES), help="which of them")
     options_parser.add_argument("--shares", nargs="+", type=float, default=[0.05, 0.1, 0.25, 0.5], help="of the MACs")
     options = options_parser.parse_args()

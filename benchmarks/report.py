@@ -1,8 +1,8 @@
-"""What the benchmarks of whole networks share: compare with dense engines, print, and JSON."""
+"""What the benchmarks of whole networks share: their options, the comparison with dense engines, tables and JSON."""
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -15,40 +15,62 @@ from skipfx.bench.dense import ENGINES
 from skipfx.bench.timing import machine
 from skipfx.cli.figures import cells, machine_lines, times, timings
 from skipfx.cli.output import WIDTH
-from skipfx.runtime.engine import Engine
+from skipfx.runtime.engine import Program
 
 CONSOLE, ASIDE = Console(width=WIDTH, highlight=False), Console(stderr=True)
 
 
-def parser(description: str, frames: int, rounds: int = 5) -> argparse.ArgumentParser:
+def parser(description: str, frames: int) -> argparse.ArgumentParser:
     """The options that all these benchmarks take."""
     found = argparse.ArgumentParser(
         description=description.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     found.add_argument("--frames", type=int, default=frames, help="frames of the clip")
-    found.add_argument("--rounds", type=int, default=rounds, help="turns of every engine")
+    found.add_argument("--rounds", type=int, default=3, help="turns of every engine")
     found.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts")
     found.add_argument("--against", nargs="+", default=list(ENGINES), help="dense engines")
     found.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     return found
 
 
-def run(
-    engine: Engine, program: ExportedProgram, clip: Clip, facts: dict[str, Any], options: argparse.Namespace
-) -> None:
-    """Compares at every thread count and prints the figures, as tables or as JSON on standard output."""
-    before, streams = machine(), all_ways(engine.program, clip)
-    found = {threads: compared(program, clip, threads, streams, options) for threads in options.threads}
-    if options.json:
-        measured = {str(threads): timings(comparison) for threads, comparison in found.items()}
-        print(json.dumps({"machine": before, **facts, "threads": measured}, indent=2))
-        return
-    for name, value in facts.items():
-        CONSOLE.print(f"{name}: {value}")
-    for threads, comparison in found.items():
-        CONSOLE.print(_table(threads, comparison))
-    for line in machine_lines(before, next(iter(found.values())).unavailable):
-        CONSOLE.print(line, soft_wrap=True)
+class Report:
+    """The figures of a benchmark: printed as they come, or as one JSON document at the end.
+
+    Args:
+        options: of the command, from `parser`.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.machine = options, machine()
+        self.parts: dict[str, Any] = {}
+
+    def add(self, name: str, facts: dict[str, Any], program: ExportedProgram, stream: Program, clip: Clip) -> None:
+        """Times a stream in all ways beside dense engines, at every thread count.
+
+        Args:
+            name: of this part.
+            facts: what is known of the stream besides.
+            program: what dense engines compute.
+            stream: what the stream runs.
+            clip: what both see.
+        """
+        if not self.options.json:
+            shown = (f"{what} {f'{value:.4g}' if isinstance(value, float) else value}" for what, value in facts.items())
+            CONSOLE.print(f"{name}: {', '.join(shown)}", soft_wrap=True)
+        self.parts[name] = {**facts, "threads": {}}
+        for threads in self.options.threads:
+            found = timings(compared(program, clip, threads, all_ways(stream, clip), self.options))
+            self.parts[name]["threads"][threads] = found
+            if not self.options.json:
+                CONSOLE.print(_table(threads, found))
+
+    def close(self) -> None:
+        """Prints the document, or what the machine is."""
+        if self.options.json:
+            facts = {"machine": self.machine, "frames": self.options.frames, "rounds": self.options.rounds}
+            print(json.dumps({**facts, **self.parts}, indent=1))
+        else:
+            CONSOLE.print("\n".join(machine_lines(self.machine, {})), soft_wrap=True)
 
 
 def compared(
@@ -65,16 +87,14 @@ def compared(
         return compare(program, clip, threads, streams, options.against, options.rounds, tick)
 
 
-def share(values: Sequence[float]) -> str:
-    """A mean share as per cent."""
-    return f"{100 * sum(values) / len(values):.1f} %"
-
-
-def _table(threads: int, comparison: Comparison) -> Table:
-    data = timings(comparison)
-    table = Table(f"{threads} threads", "ms per frame", "10-90 %", f"over {comparison.fastest}, round by round")
-    for name, figures in data["dense"].items():
+def _table(threads: int, found: dict[str, Any]) -> Table:
+    table = Table(f"{threads} threads", box=None, pad_edge=False)
+    for column in ("ms per frame", "10-90 %", f"faster than {found['fastest']}"):
+        table.add_column(column, justify="right")
+    for name, figures in found["dense"].items():
         table.add_row(name, *cells(figures), "")
-    for name, figures in data["stream"].items():
-        table.add_row(name, *cells(figures), times(data["speedup"][name]))
+    for name, figures in found["stream"].items():
+        table.add_row(name, *cells(figures), times(found["speedup"][name]))
+    for reason in found["unavailable"].values():
+        table.add_row(f"left out {reason}")
     return table

@@ -1,55 +1,70 @@
-"""VDSR on luma at 768 x 432: PSNR against the dense network, active share, and time against dense engines.
+"""VDSR on luma, on two clips: active share at a picture quality, and time against dense engines.
 
-    python -m benchmarks.super_resolution [--threshold 0.05] [--threads 1 2] [--json]
+    python -m benchmarks.super_resolution [--psnr 45] [--size 216 384] [--clips one_by_one] [--threads 1 2] [--json]
 
-Needs the clips and networks of `benchmarks.data`; frames 300 onwards of `one_by_one.mp4`.
+The largest threshold is searched under which the stream's pictures have the PSNR that is asked for against those of the
+dense network. Frames 300 onwards of `one_by_one`, the first of `juggle_720p`, both resized to --size. Needs the clips
+and networks of `benchmarks.data`.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from benchmarks.data import data_folder, load_clip
-from benchmarks.report import parser, run, share
-from skipfx import Engine, Hold, Preprocess, SkipModel
-from skipfx.bench.compare import Clip
+from benchmarks.cases import CASES, Case
+from benchmarks.report import Report, parser
+from benchmarks.thresholds import largest, mean_active, with_thresholds
+from skipfx import Engine
+from skipfx.bench.compare import WARMUP, Clip
 from skipfx.build import compile_engine
-from skipfx.transformation import transform
+from skipfx.runtime.engine import Program
 
-SIZE, START = (432, 768), 300
+CASE = CASES["vdsr"]
+CLIPS = {"one_by_one": CASE, "juggle_720p": replace(CASE, clip="clips/juggle_720p.mp4", start=0)}
 
 
 def main() -> None:
     """Measures and prints."""
-    options_parser = parser(__doc__ or "", frames=30)
-    options_parser.add_argument("--threshold", type=float, default=0.05, help="share of a value's RMS")
-    options_parser.add_argument("--input-threshold", type=float, default=4 / 255, help="of a pixel, in [0, 1]")
+    options_parser = parser(__doc__ or "", frames=20)
+    options_parser.add_argument("--psnr", type=float, default=45, help="the least, in dB")
+    options_parser.add_argument("--size", type=int, nargs=2, default=[216, 384], help="height and width")
+    options_parser.add_argument("--clips", nargs="+", default=list(CLIPS), choices=list(CLIPS), help="which of them")
     options = options_parser.parse_args()
-    clip = load_clip("clips/one_by_one.mp4", Preprocess(size=SIZE, channels="luma"), options.frames, START)
-    skip = transform(
-        data_folder() / "models" / "vdsr_432x768.pt2",
-        tuple(torch.from_numpy(frame) for frame in clip[0]),
-        gate=Hold(threshold=options.threshold, input_threshold=options.input_threshold),
-    )
-    engine = compile_engine(skip)
-    facts = {"threshold": options.threshold, "input threshold": options.input_threshold, **accuracy(skip, engine, clip)}
-    run(engine, skip.program, clip, facts, options)
+    preprocess, report = CASE.preprocess.model_copy(update={"size": tuple(options.size)}), Report(options)
+    for name in options.clips:
+        measure(name, replace(CLIPS[name], preprocess=preprocess), options.psnr, report)
+    report.close()
 
 
-def accuracy(skip: SkipModel, engine: Engine, clip: Clip) -> dict[str, object]:
-    """PSNR of the stream's picture against the dense network's, and the share of the MACs that it computed."""
-    dense, stream = skip.program.module(), engine.stream()
-    errors, active = [], []
-    for (frame,) in clip:
-        with torch.no_grad():
-            expected = dense(torch.from_numpy(frame)).numpy()
-        errors.append(float(np.mean((stream(frame) - expected) ** 2)))
-        active.append(stream.stats.active_fraction)
-    return {
-        "PSNR against dense": f"{10 * np.log10(1 / np.mean(errors[1:])):.1f} dB",
-        "MACs active": share(active[1:]),
-        "frames": len(clip),
-        "state per stream": f"{engine.state_bytes / 1e6:.1f} MB",
+def measure(name: str, case: Case, least: float, report: Report) -> None:
+    """Searches the threshold of a clip, and times it."""
+    clip = case.frames(report.options.frames)
+    skip = case.transformed(torch.from_numpy(clip[0][0]), threshold=1, input_threshold=1)
+    base, dense = compile_engine(skip).program, skip.program.module(check_guards=False)
+    with torch.no_grad():
+        expected = [dense(torch.from_numpy(frame)).numpy() for (frame,) in clip]
+
+    def at(threshold: float) -> Program:
+        return with_thresholds(base, threshold, case.input_threshold)
+
+    threshold = largest(lambda one: psnr(at(one), clip, expected) >= least)
+    program = at(threshold)
+    facts = {
+        "threshold": threshold,
+        "input threshold": case.input_threshold,
+        "PSNR": psnr(program, clip, expected),
+        "MACs active": mean_active(program, clip),
+        "size": case.preprocess.size,
     }
+    report.add(name, facts, skip.program, program, clip)
+
+
+def psnr(program: Program, clip: Clip, expected: list[np.ndarray]) -> float:
+    """Peak signal over noise of a stream's pictures, in dB, over the frames of a clip that count."""
+    stream = Engine(program).stream()
+    errors = [np.mean((stream(frame) - wanted) ** 2) for (frame,), wanted in zip(clip, expected, strict=True)]
+    return float(10 * np.log10(1 / np.mean(errors[WARMUP:])))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Thresholds under which a stream computes a given share of the multiply-accumulates of a clip."""
+"""Thresholds under which a stream does what is asked of it, on a clip."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from skipfx.runtime.engine import Program
 from skipfx.runtime.kernels.table import Column, Op
 from skipfx.runtime.onnx_engine import OnnxProgram
 
-LOWEST, HIGHEST, STEPS = 2.0**-8, 2.0**5, 9  # of the search, whose steps halve the exponent's range
+LOWEST, HIGHEST, STEPS = 2.0**-8, 2.0**5, 9  # of a search, whose steps halve the exponent's range
 INPUT_SHARES = (1.0, 0.25, 0.0)  # of the input threshold; the first that lets enough of the clip through is taken
 
 
@@ -26,6 +27,15 @@ def with_thresholds(program: Program, threshold: float, input_threshold: float) 
     return replace(program, w=w)
 
 
+def largest(accepted: Callable[[float], bool]) -> float:
+    """The largest threshold that is accepted, as smaller ones are; LOWEST where none is."""
+    low, high = np.log2(LOWEST), np.log2(HIGHEST)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if accepted(2.0**middle) else (low, middle)
+    return float(2.0**low)
+
+
 def mean_active(program: Program | OnnxProgram, clip: Clip) -> float:
     """Share of the multiply-accumulates that a stream computes, over the frames of a clip that count."""
     stream, shares = program.open(None).stream(), []
@@ -36,7 +46,7 @@ def mean_active(program: Program | OnnxProgram, clip: Clip) -> float:
 
 
 def search(program: Program, clip: Clip, target: float, input_threshold: float) -> tuple[float, float]:
-    """The threshold and the input threshold whose share of active multiply-accumulates comes nearest to a target.
+    """The largest threshold at which a share of the multiply-accumulates is active, and the input threshold with it.
 
     Args:
         program: of which all thresholds are 1.
@@ -48,10 +58,4 @@ def search(program: Program, clip: Clip, target: float, input_threshold: float) 
         pixel = share * input_threshold
         if mean_active(with_thresholds(program, LOWEST, pixel), clip) >= target:
             break
-    found = {}
-    low, high = np.log2(LOWEST), np.log2(HIGHEST)
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        found[middle] = mean_active(with_thresholds(program, 2.0**middle, pixel), clip)
-        low, high = (middle, high) if found[middle] > target else (low, middle)
-    return float(2.0 ** min(found, key=lambda exponent: abs(found[exponent] - target))), pixel
+    return largest(lambda one: mean_active(with_thresholds(program, one, pixel), clip) >= target), pixel
