@@ -45,7 +45,7 @@ def manifest(states: int) -> OnnxManifest:
                 in_place=index % 2 == 0,
             )
             for index, (before, after) in enumerate(state_names(states))
-        ),  # fmt: skip
+        ),
         state_bytes=0,
         safe_in_place=False,
         layers=(),
