@@ -98,7 +98,9 @@ def test_a_still_frame_activates_nothing_and_a_refresh_everything(variants: Vari
 
 
 def test_two_frames_of_different_sizes() -> None:
-    clip = [(a[0], b[0]) for a, b in zip(moving_clip(3, 16, 24), moving_clip(1, 8, 12, seed=1), strict=True)]
+    clip: list[Frames] = [
+        (a[0], b[0]) for a, b in zip(moving_clip(3, 16, 24), moving_clip(1, 8, 12, seed=1), strict=True)
+    ]
     check(Variants(seeded(TwoFrames()), clip[0]).stream(HOLD), clip)
 
 
