@@ -1,6 +1,6 @@
 # make demo   the main job on an embedded clip
 # make test   lint, types and tests
-# make bench  the figures of the README (needs the clips and networks of SKIPFX_DATA)
+# make bench  the figures of benchmarks/NOTES.md (needs the clips and networks of SKIPFX_DATA; an hour)
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,6 +18,8 @@ test: $(VENV)/.installed
 	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.realised
 	$(BIN)/python -m benchmarks.detection
 	$(BIN)/python -m benchmarks.super_resolution
 
