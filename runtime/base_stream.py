@@ -1,13 +1,12 @@
 """What every stream does, whatever computes it: take a frame, refresh when due, give the outputs in their structure."""
 
-import sys
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 from skipfx.errors import FrameError, OptionError, UsageError
-from skipfx.runtime.frames import Array, Shapes, as_arrays
+from skipfx.runtime.frames import Array, Shapes, as_arrays, as_given
 from skipfx.runtime.structure import Structure, rebuild
 
 
@@ -65,11 +64,15 @@ class BaseStream(ABC):
             FrameError: wrong number, shape, type or device, or NaN; the state stays as it was.
             UsageError: another thread is inside a call of this stream.
         """
-        arrays = as_arrays(frames, self._shapes)
+        leaves = as_given(self.leaves(as_arrays(frames, self._shapes)), frames[0])
+        return rebuild(self._structure, iter(leaves))
+
+    def leaves(self, arrays: list[Array]) -> list[Array]:
+        """The outputs of the next frame, flattened; errors as for a call."""
         if not self._busy.acquire(blocking=False):
             raise UsageError("this stream is serving another thread: use one stream per camera and thread")
         try:
-            leaves = self._run(arrays)
+            return self._run(arrays)
         except FrameError:
             raise
         except BaseException:
@@ -77,9 +80,6 @@ class BaseStream(ABC):
             raise
         finally:
             self._busy.release()
-        if type(frames[0]).__module__.partition(".")[0] == "torch":
-            leaves = [sys.modules["torch"].from_numpy(leaf.copy()) for leaf in leaves]
-        return rebuild(self._structure, iter(leaves))
 
     def refresh(self) -> None:
         """Makes the next frame open every gate."""

@@ -15,6 +15,7 @@ from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.image import Call, LayerCell
 from skipfx.runtime.islands import IslandRunner
 from skipfx.runtime.kernels.table import TASKS
+from skipfx.runtime.lanes import Lanes
 from skipfx.runtime.native import load_code, tensor, usable_cores
 from skipfx.runtime.stream import Stream
 from skipfx.runtime.structure import Structure
@@ -102,6 +103,15 @@ class Engine:
             refresh_every: frames between two refreshes; None: only the first frame is one.
         """
         return Stream(self, refresh_every=refresh_every)
+
+    def lanes(self, count: int, refresh_every: int | None = None) -> Lanes:
+        """New streams that take their frames together, as [count, C, H, W].
+
+        Args:
+            count: how many.
+            refresh_every: frames between two refreshes; None: only the first frame is one.
+        """
+        return Lanes(self, count, refresh_every)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Writes the artifact; see `skipfx.runtime.artifact.save`."""

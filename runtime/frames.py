@@ -1,5 +1,6 @@
-"""What callers hand in, as the arrays that a network takes."""
+"""What callers hand in, as the arrays that a network takes; and what they get back."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,13 @@ def as_arrays(frames: Sequence[Any], shapes: Shapes) -> list[Array]:
     return [_as_array(frame, shape) for frame, shape in zip(frames, shapes, strict=True)]
 
 
+def as_given(leaves: list[Array], frame: Any) -> list[Any]:
+    """The outputs as what the frame was; tensors of PyTorch, which know no read-only memory, get their own."""
+    if type(frame).__module__.partition(".")[0] != "torch":
+        return leaves
+    return [sys.modules["torch"].from_numpy(leaf.copy()) for leaf in leaves]
+
+
 def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
     """The frame as a contiguous float32 array, without a copy where it is one already."""
     if not isinstance(frame, np.ndarray):
@@ -38,7 +46,7 @@ def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:
     if frame.shape != shape:
         raise FrameError(
             f"expected a frame of shape {list(shape)}, got {list(frame.shape)}; a stream is for one size: compile the "
-            "model for another"
+            "model for another, or for several at once with sizes=[...]"
         )
     if frame.dtype != np.float32:
         raise FrameError(f"expected a float32 frame, got {frame.dtype}: convert it as the model expects")

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipfx.errors import CompileError
 from skipfx.plan import Plan, Source, View
 from skipfx.runtime.image import origin, pitch, positions
-from skipfx.runtime.kernels.table import LANES, TASKS, Cell, SourceColumn
+from skipfx.runtime.kernels.table import LANES, SHIFT, TASKS, Cell, SourceColumn
 
 S = SourceColumn
 Row = NDArray[np.int64]
@@ -41,6 +42,11 @@ class Layout:
     """Hands out the memory of a stream; the letters are those of `skipfx.runtime.kernels.table`."""
 
     def __init__(self, plan: Plan) -> None:
+        widest = max((buffer.width for buffer in plan.buffers), default=0)
+        if widest > 1 << SHIFT:
+            raise CompileError(
+                f"a map is {widest} positions wide; kernels count {1 << SHIFT}: cut the frame into parts"
+            )
         self.plan = plan
         self.w, self.c = Pool(np.float32), Pool(np.int64)
         self.a_size = self.m_size = self.q_size = 0

@@ -45,7 +45,7 @@ def capture(
     """
     model = load(model, trust_pickle=trust_pickle)
     if isinstance(model, ExportedProgram):
-        return model if _is_static(model) else _specialise(model, inputs)
+        return model if is_static(model) else _specialise(model, inputs)
     if not inputs:
         raise FrameError("example inputs are needed to capture a module: pass a tuple such as (frame,)")
     return _export(model, tuple(inputs), until)
@@ -187,7 +187,8 @@ def _refuse_calls(graph: fx.Graph) -> None:
             )
 
 
-def _is_static(program: ExportedProgram) -> bool:
+def is_static(program: ExportedProgram) -> bool:
+    """Whether a program takes inputs of one size only."""
     tensors = [value for value in _user_inputs(program) if isinstance(value, Tensor)]
     return all(isinstance(size, int) for tensor in tensors for size in tensor.shape)
 
