@@ -31,7 +31,9 @@ class Engines(Mapping[Size, Engine]):
         found = self._engines.get(tuple(size))
         if found is None:
             known = ", ".join(map(_word, self))
-            raise OptionError(f"no engine for frames of {_word(size)}, only for {known}: compile with sizes=[..., {size}]")
+            raise OptionError(
+                f"no engine for frames of {_word(size)}, only for {known}: compile with sizes=[..., {size}]"
+            )
         return found
 
     def __contains__(self, size: object) -> bool:

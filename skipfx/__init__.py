@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from skipfx.runtime.artifact import load
     from skipfx.runtime.base_stream import Stats
     from skipfx.runtime.engine import Engine
+    from skipfx.runtime.sizes import Engines
     from skipfx.runtime.stream import Stream
     from skipfx.training.loss import gate_loss
     from skipfx.transformation import inspect, transform
@@ -33,6 +34,7 @@ __version__ = version("skipfx")
 
 _HOMES = {
     "Engine": "skipfx.runtime.engine",
+    "Engines": "skipfx.runtime.sizes",
     "Preprocess": "skipfx.media",
     "Report": "skipfx.report",
     "SkipModel": "skipfx.model",
@@ -51,6 +53,7 @@ _HOMES = {
 __all__ = [
     "DynConv",
     "Engine",
+    "Engines",
     "Gumbel",
     "Hold",
     "InputNorm",

@@ -1,9 +1,9 @@
 """From a SkipModel to an engine: lower, assemble, compile. The one place where passes and runtime meet."""
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from torch.utils._pytree import TreeSpec
 
@@ -13,28 +13,51 @@ from skipfx.plan import Compute
 from skipfx.runtime.assemble import assemble
 from skipfx.runtime.backends import backend
 from skipfx.runtime.engine import Engine, Part, Program
+from skipfx.runtime.sizes import Engines, Size
 from skipfx.runtime.structure import Structure
 
 if TYPE_CHECKING:
     from skipfx.model import SkipModel
 
 
+@overload
 def compile_engine(
-    skip: "SkipModel", target: str = "cpu", *, threads: int | None = None, dense_above: float = 0.6
-) -> Engine:
+    skip: "SkipModel", target: str = ..., *, sizes: None = ..., threads: int | None = ..., dense_above: float = ...
+) -> Engine: ...
+
+
+@overload
+def compile_engine(
+    skip: "SkipModel", target: str = ..., *, sizes: Sequence[Size], threads: int | None = ..., dense_above: float = ...
+) -> Engines: ...
+
+
+def compile_engine(
+    skip: "SkipModel",
+    target: str = "cpu",
+    *,
+    sizes: Sequence[Size] | None = None,
+    threads: int | None = None,
+    dense_above: float = 0.6,
+) -> Engine | Engines:
     """Compiles a transformed model for a target.
 
     Args:
         skip: from `skipfx.transform`.
         target: "cpu" for this machine; "cpu:NAME" for others, with an instruction-set level (x86-64-v2, -v3, -v4,
             armv8-a) or a CPU that LLVM knows, such as znver4. It decides the register tiles.
+        sizes: heights and widths of the frame, for an engine each; None: the size of the example, for one engine.
         threads: cores that a step may use; None: all that this process may use.
         dense_above: share of a frame's pixels that may change before the frame is a refresh.
 
     Raises:
         CompileError: the target is unknown, or the graph has a gate that the target does not run.
-        OptionError: an option is outside its range.
+        OptionError: an option is outside its range, or `sizes` is for a model of several frames.
+        CaptureError: a size is built into the model; the message says what to do.
     """
+    if sizes is not None:
+        several = [skip.at_size(size) for size in sizes]
+        return Engines([compile_engine(one, target, threads=threads, dense_above=dense_above) for one in several])
     if not 0 < dense_above <= 1:
         raise OptionError(f"dense_above is a share of the frame, in (0, 1]; got {dense_above}")
     plan = lower(skip.graph_module)

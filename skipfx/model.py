@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch.utils import _pytree as pytree
 
 from skipfx import recipe as r
 from skipfx.capture import constant_outputs
-from skipfx.errors import ArtifactError
+from skipfx.errors import ArtifactError, CaptureError, OptionError
 from skipfx.inputs import FRESH, check_refresh, read_inputs
 from skipfx.media import Preprocess
 from skipfx.options import LEARNED
 from skipfx.passes.base import Observer
 from skipfx.recipe import Recipe
 from skipfx.report import make_report, survey
+from skipfx.resize import Recapture, Size, resized
 from skipfx.training.clip import forward_clip
 from skipfx.training.gates import Spent
 
@@ -39,6 +41,7 @@ class SkipModel(nn.Module):
         out_spec: structure of the model's outputs.
         constants: outputs that are no tensors, by their place among all outputs.
         preprocess: how pictures become frames, where known.
+        recapture: captures the model for frames of another size.
         spent: for each frame of the last clip, what its learned masks let through; `skipfx.gate_loss` adds it up.
         progress: of the training, as `forward_clip` was told.
     """
@@ -58,6 +61,7 @@ class SkipModel(nn.Module):
         self.options = recipe.options
         self.input_threshold = recipe.input_threshold
         self.constants = constant_outputs(program)
+        self.recapture: Recapture = partial(resized, program)
         self._inputs = read_inputs(self.graph_module)
         self.eval()
         self.spent: tuple[tuple[Spent, ...], ...] = ()
@@ -138,6 +142,31 @@ class SkipModel(nn.Module):
             FrameError: a frame is not as expected.
         """
         return self._inputs.check_frames(frames, self._device())
+
+    def at_size(self, size: Size) -> SkipModel:
+        """The same transformation of the same model, for frames of another size.
+
+        Args:
+            size: height and width.
+
+        Raises:
+            OptionError: the model takes several frames.
+            CaptureError: a size is built into the model; the message names the operator and what to do.
+        """
+        if len(self._inputs.frames) != 1:
+            raise OptionError("sizes: the model takes several frames: transform and compile it for each size")
+        found = self.recapture(size)
+        other = SkipModel(found.program, self.recipe, r.classify(found.program, self.options.exclude))
+        own, new = (dict(skip.graph_module.named_parameters()) for skip in (self, other))
+        if [(n, p.shape) for n, p in own.items()] != [(n, p.shape) for n, p in new.items()]:
+            raise CaptureError(f"sizes: at {size} the model is another network: transform and compile it for each size")
+        with torch.no_grad():
+            for name, parameter in new.items():
+                parameter.copy_(own[name])
+        other.recapture = self.recapture
+        if self.preprocess is not None:
+            other.preprocess = self.preprocess.model_copy(update={"size": tuple(size)})
+        return other
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Writes a `.skip.pt2` file: the captured program, the recipe and, with learned gates, the weights beside it.

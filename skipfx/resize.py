@@ -1,7 +1,7 @@
 """The same model for frames of another size.
 
-A module, or a program saved with open sizes, is captured again for the new size, which is exact. A program saved for one
-size is followed on a frame of the new size, and refused where an operator has a size built in.
+A module, or a program saved with open sizes, is captured again for the new size, which is exact. A program saved for
+one size is followed on a frame of the new size, and refused where an operator has a size built in.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from skipfx import graph as g
 from skipfx.adapt import Adapted, adapt
-from skipfx.capture import capture, input_names, is_static
+from skipfx.capture import input_names, is_static
 from skipfx.errors import CaptureError
 from skipfx.loading import first_line, quiet
 
@@ -43,7 +43,8 @@ def recapture(
     Args:
         model: what was captured.
         found: what came of it.
-        frames, until: as they were given to `adapt`.
+        frames: as given to `adapt`,
+        until: likewise.
     """
     if isinstance(model, ExportedProgram) and is_static(model):
         return lambda size: resized(found.program, size)
@@ -61,10 +62,11 @@ def resized(program: ExportedProgram, size: Size) -> Adapted:
         CaptureError: an operator has a size built in; the message names it and what to do.
     """
     frame = F.interpolate(_frame(program), size)
-    with quiet():
-        gm = program.run_decompositions({}).module(check_guards=False)
-    _follow(gm, frame)
-    return Adapted(capture(gm, (frame,)), (frame,))
+    with torch.no_grad(), quiet():
+        unlifted = program.run_decompositions({}).module(check_guards=False)
+        gm = fx.GraphModule(unlifted, unlifted.graph)  # without the hooks that check the size
+        _follow(gm, frame)
+        return Adapted(torch.export.export(gm, (frame,)), (frame,))
 
 
 def _frame(program: ExportedProgram) -> Tensor:
@@ -74,37 +76,40 @@ def _frame(program: ExportedProgram) -> Tensor:
 
 def _follow(gm: fx.GraphModule, frame: Tensor) -> None:
     """Runs a graph on the shape of a frame; an operator that has another size built in is refused."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-        _Follower(gm).run(mode.from_tensor(frame))
+    follower = _Follower(gm)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            follower.run(mode.from_tensor(frame))
+    except Exception as error:
+        raise CaptureError(_built_in(follower.node, first_line(error))) from error
 
 
 class _Follower(fx.Interpreter):
-    """Knows of every value whether its shape is another than it was captured with."""
+    """Runs a graph on values of other shapes than it was captured with, up to a node that has a size built in."""
+
+    node: fx.Node
 
     def __init__(self, gm: fx.GraphModule) -> None:
         super().__init__(gm)
         self.resized: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
-        """Runs a node, unless it has a size built in."""
+        """Runs a node."""
+        self.node = n
+        size = g.arguments(n)[SIZED[n.target]] if n.target in SIZED else None
+        if size not in (None, ENDLESS) and self.resized & set(n.all_input_nodes):
+            raise ValueError(f"to {size}")
         if n.op == "call_function" and not n.all_input_nodes:
-            raise CaptureError(_built_in(n, "a constant of a fixed size"))
-        try:
-            result = super().run_node(n)
-        except Exception as error:
-            raise CaptureError(_built_in(n, first_line(error))) from error
+            raise ValueError("a constant of a fixed size")
+        result = super().run_node(n)
         if isinstance(result, Tensor) and n.op != "output" and result.shape != g.value(n).shape:
             self.resized.add(n)
-        if n.target in SIZED and self.resized & {n, *n.all_input_nodes}:
-            size = g.arguments(n)[SIZED[n.target]]
-            if size not in (None, ENDLESS):
-                raise CaptureError(_built_in(n, f"to {size}"))
         return result
 
 
 def _built_in(node: fx.Node, what: str) -> str:
     where = g.layer(node) or node.name
     return (
-        f"the program was saved for one size, which is built into {where} ({node.target}: {what}): transform the module "
-        "itself, or save the program with open sizes (dynamic_shapes), or transform and compile it for each size"
+        f"the program was saved for one size, which is built into {where} ({node.target}: {what}): transform the "
+        "module itself, save the program with open sizes (dynamic_shapes), or transform and compile it for each size"
     )

@@ -11,12 +11,13 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.adapt import adapt
 from skipfx.errors import FrameError, OptionError
-from skipfx.loading import Model
+from skipfx.loading import Model, load
 from skipfx.model import SkipModel
 from skipfx.options import Block, Gate, Hold, TransformOptions
 from skipfx.passes.base import Observer
 from skipfx.recipe import Recipe, classify
 from skipfx.report import Report
+from skipfx.resize import recapture
 
 INPUT_SHARE = 0.05
 NAMED_LAYERS = 10
@@ -62,12 +63,15 @@ def transform(
     """
     overrides = dict(thresholds or {})
     options = TransformOptions(gate=gate, block=block, update=update, exclude=exclude, thresholds=overrides)
-    found = adapt(model, inputs, frames=frames, until=_several(until), trust_pickle=trust_pickle)
+    model, until = load(model, trust_pickle=trust_pickle), _several(until)
+    found = adapt(model, inputs, frames=frames, until=until)
     gm = classify(found.program, options.exclude, observe)
     _check_patterns(gm, options)
     threshold, scales = _input_threshold(options.hold, found.frames), measure(gm, found.frames)
     recipe = Recipe(options=options, input_threshold=threshold, scales=scales, notes=found.notes)
-    return SkipModel(found.program, recipe, gm, observe)
+    skip = SkipModel(found.program, recipe, gm, observe)
+    skip.recapture = recapture(model, found, frames, until)
+    return skip
 
 
 def inspect(

@@ -1,16 +1,17 @@
 """`skipfx compile`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from skipfx.build import compile_engine
 from skipfx.cli.command import with_records
-from skipfx.cli.options import Overwrite, option
+from skipfx.cli.options import Overwrite, option, size
 from skipfx.cli.output import Output
 from skipfx.cli.steps import check_output
 from skipfx.model import SkipModel
+from skipfx.runtime.engine import Engine
 
 
 @with_records
@@ -26,6 +27,16 @@ def command(
         str,
         option("--target", "cpu for this machine, or cpu:NAME such as cpu:x86-64-v3 or cpu:znver4.", "cpu"),
     ] = "cpu",
+    sizes: Annotated[
+        list[Any] | None,
+        option(
+            "--size",
+            "Another size of frames; may be repeated. OUT is a folder then, with an artifact for each.",
+            "that of the example",
+            parser=size,
+            metavar="HxW",
+        ),
+    ] = None,
     dense_above: Annotated[
         float, option("--dense-above", "Share of the pixels from which on a frame is computed as a whole.", "0.6")
     ] = 0.6,
@@ -36,22 +47,33 @@ def command(
     with output.working(f"loading {skip}"):
         model = SkipModel.load(skip)
     with output.working(f"compiling {skip}"):
-        engine = compile_engine(model, target, dense_above=dense_above)
-    engine.save(out, overwrite=overwrite)
-    size = out.stat().st_size
-    facts = {
-        "out": str(out),
-        "bytes": size,
+        if sizes:
+            several = compile_engine(model, target, sizes=sizes, dense_above=dense_above)
+            several.save(out, overwrite=overwrite)
+            found = [_facts(out / f"{height}x{width}.skipfx", engine) for (height, width), engine in several.items()]
+        else:
+            engine = compile_engine(model, target, dense_above=dense_above)
+            engine.save(out, overwrite=overwrite)
+            found = [_facts(out, engine)]
+    output.show("\n\n".join(map(_text, found)), {"engines": found} if sizes else found[0])
+
+
+def _facts(path: Path, engine: Engine) -> dict[str, Any]:
+    return {
+        "out": str(path),
+        "bytes": path.stat().st_size,
         "level": engine.program.level,
         "frames": engine.program.frames,
         "sparse_macs": engine.total_macs,
         "state_bytes": engine.state_bytes,
     }
-    shapes = ", ".join("x".join(map(str, shape)) for shape in engine.program.frames)
-    output.show(
+
+
+def _text(facts: dict[str, Any]) -> str:
+    shapes = ", ".join("x".join(map(str, shape)) for shape in facts["frames"])
+    return (
         f"frames   {shapes}\n"
-        f"code     for {engine.program.level}\n"
-        f"state    {engine.state_bytes / 2**20:.1f} MiB per stream\n"
-        f"wrote    {out}, {size / 2**20:.1f} MiB",
-        facts,
+        f"code     for {facts['level']}\n"
+        f"state    {facts['state_bytes'] / 2**20:.1f} MiB per stream\n"
+        f"wrote    {facts['out']}, {facts['bytes'] / 2**20:.1f} MiB"
     )
