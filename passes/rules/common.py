@@ -13,6 +13,7 @@ from torch import fx
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.expr import Expr
+from skipfx.passes.rules.whole import why_no_input, why_no_map, why_unknown
 
 Family = Literal["conv", "max_pool", "avg_pool", "resize", "pointwise", "concat", "slice", "border", "move", "reduce"]
 Pair = tuple[int, int]
@@ -83,13 +84,13 @@ def local(gm: fx.GraphModule, node: fx.Node) -> Local:
     """
     found = RULES.get(node.target)
     if found is None:
-        raise Refuse(f"{node.target} has no local rule")
+        raise Refuse(why_unknown(node))
     if not g.is_map(node):
-        raise Refuse(f"{node.target} does not return a float map [1, C, H, W]")
+        raise Refuse(why_no_map(node))
     result = found(gm, node)
     for source in result.inputs:
         if not g.is_map(source):
-            raise Refuse(f"{node.target} reads {getattr(source, 'name', source)}, which is no float map [1, C, H, W]")
+            raise Refuse(why_no_input(node, source))
     return result
 
 

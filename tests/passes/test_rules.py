@@ -198,15 +198,23 @@ def test_channel_slices_know_their_first_channel(name: str, start: int) -> None:
 
 
 REFUSED: dict[str, Function] = {
-    "aten.cumsum.default has no local rule": lambda x, p: x.cumsum(1),
-    "does not return a float map": lambda x, p: (x > 0) + x.flatten(2).sum((1, 2)).view(1, 1, 1, 1).bool(),
+    "a running sum works along a sequence": lambda x, p: x.cumsum(1),
+    "group norm takes its statistics over the whole picture": lambda x, p: F.group_norm(x, 3),
+    "sampling reads places that are computed from the frame": lambda x, p: F.grid_sample(
+        x, x[:, :2].permute(0, 2, 3, 1)
+    ),
+    "attention compares every position": lambda x, p: F.scaled_dot_product_attention(x, x, x),
+    "true and false are made at the end": lambda x, p: x > 0,
+    "skipfx does not know logcumsumexp": lambda x, p: torch.logcumsumexp(x, 1),
+    "a softmax over rows or columns": lambda x, p: F.softmax(x, 2),
+    "lays the picture out as .1, 42, 3.": lambda x, p: x.flatten(2).transpose(1, 2),
     "varies over the picture": lambda x, p: x * torch.linspace(0, 1, 7),
     "is no float map": lambda x, p: x + x.flatten(2).sum((0, 1)).view(6, 7),
     "not along the channels": lambda x, p: torch.cat([x, x], 2),
     "change rows with columns": lambda x, p: x[:, :, :6, :6].transpose(2, 3),
     "mixes 70 lines": lambda x, p: F.adaptive_avg_pool2d(F.interpolate(x, size=(139, 7)), (2, 7)),
     "computed from the frame": lambda x, p: F.conv2d(x, x.mean((0, 2, 3), keepdim=True)[:, :3]),
-    "no local rule": lambda x, p: F.instance_norm(x),
+    "instance norm takes its statistics": lambda x, p: F.instance_norm(x),
 }
 
 
