@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from skipfx import graph as g
+from skipfx import ops
 from skipfx.options import TransformOptions
 from skipfx.passes.rules import Local, local
 from skipfx.recipe import Recipe
@@ -59,6 +60,22 @@ class Island(_Part):
     layers: tuple[str, ...]
 
 
+class LearnedGate(_Part):
+    """A gate that is trained, and what it decides on.
+
+    Attributes:
+        name: dotted name of the module that the convolution or the residual block is from, or the gate's in the graph.
+        convs: how many convolutions it decides on.
+        macs: their multiply-accumulates on a dense frame.
+        own_macs: those of the gate itself.
+    """
+
+    name: str
+    convs: int
+    macs: int
+    own_macs: int
+
+
 class Report(_Part):
     """A model, transformed.
 
@@ -72,6 +89,7 @@ class Report(_Part):
         state_bytes: their size.
         layers: the sparse region, in the order of computation.
         islands: the rest, by reason, the most work first.
+        gates: those that learn, in the order of computation.
     """
 
     notes: tuple[str, ...] = ()
@@ -83,6 +101,7 @@ class Report(_Part):
     state_bytes: int
     layers: tuple[Layer, ...]
     islands: tuple[Island, ...]
+    gates: tuple[LearnedGate, ...] = ()
 
     @property
     def sparse_share(self) -> float:
@@ -98,21 +117,39 @@ class Report(_Part):
             f"{_count(self.sparse_macs)} of {_count(self.total_macs)} MACs ({self.sparse_share:.1%})",
             f"state    {self.states} tensors, {self.state_bytes / 2**20:.1f} MiB per stream",
         ]
+        if self.gates:
+            decided, own = sum(gate.macs for gate in self.gates), sum(gate.own_macs for gate in self.gates)
+            lines.append(
+                f"learned  {len(self.gates)} gates decide on {_count(decided)} MACs ({decided / self.total_macs:.1%}) "
+                f"and cost {_count(own)} ({own / self.total_macs:.1%})"
+            )
         for island in self.islands:
             names = ", ".join(island.layers) + (", ..." if island.count > len(island.layers) else "")
             lines.append(f"dense    {island.count} x {island.reason} ({_count(island.macs)} MACs): {names}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        """The summary, and a table of the sparse region."""
+        """The summary, a table of the sparse region, and one of the gates that learn."""
         table = Table("layer", "operator", "output", "MACs", "held", "growth", box=None, pad_edge=False)
         for layer in self.layers:
             size = " x ".join(map(str, layer.shape[1:]))
             held = "yes" if layer.held else "no"
             table.add_row(layer.name, layer.op, size, _count(layer.macs), held, f"+{layer.growth}")
-        target = StringIO()
-        Console(file=target, width=WIDTH, color_system=None).print(table)
-        return "\n".join([self.summary(), "", *(line.rstrip() for line in target.getvalue().splitlines())])
+        gates = Table(
+            "learned gate", "decides on", "MACs", "of all", "its own MACs", "of all", box=None, pad_edge=False
+        )
+        for gate in self.gates:
+            shares = [f"{macs / self.total_macs:.1%}" for macs in (gate.macs, gate.own_macs)]
+            what = f"{gate.convs} convolution{'s' if gate.convs > 1 else ''}"
+            gates.add_row(gate.name, what, _count(gate.macs), shares[0], _count(gate.own_macs), shares[1])
+        return "\n".join([self.summary(), *_text(table), *(_text(gates) if self.gates else ())])
+
+
+def _text(table: Table) -> list[str]:
+    """An empty line, and the table."""
+    target = StringIO()
+    Console(file=target, width=WIDTH, color_system=None).print(table)
+    return ["", *(line.rstrip() for line in target.getvalue().splitlines())]
 
 
 def survey(gm: fx.GraphModule) -> tuple[tuple[Layer, ...], tuple[Island, ...]]:
@@ -141,7 +178,14 @@ def make_report(layers: Sequence[Layer], islands: Sequence[Island], stream: fx.G
         state_bytes=sum(value.numel() * value.element_size() for value in values),
         layers=tuple(layers),
         islands=tuple(islands),
+        gates=tuple(map(_gate, stream.graph.find_nodes(op="call_function", target=ops.fires))),
     )
+
+
+def _gate(node: fx.Node) -> LearnedGate:
+    found = g.record(node)
+    macs = sum(decision.total for decision in found.decides)
+    return LearnedGate(name=found.layer or node.name, convs=len(found.decides), macs=macs, own_macs=found.cost)
 
 
 def _layer(node: fx.Node, found: Local) -> Layer:

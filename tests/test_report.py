@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skipfx.options import Hold, InputNorm
+from skipfx.options import DynConv, Gumbel, Hold, InputNorm
 from skipfx.report import Report
 from skipfx.transformation import inspect, transform
 from tests.networks import Branches, Squeeze, branches_clip, moving_clip, seeded
@@ -108,3 +108,16 @@ class _Detects(nn.Module):
 def test_sizes_that_depend_on_the_frame_are_no_obstacle() -> None:
     report = inspect(seeded(_Detects()), moving_clip(3, 8, 10)[0])
     assert report.sparse_macs == report.total_macs == 4 * 3 * 80
+
+
+def test_learned_gates_and_their_cost_are_shown() -> None:
+    frames = branches_clip()[0]
+    report = transform(seeded(Branches()), frames, gate=Gumbel(block=2)).report
+    stem = report.gates[0]
+    assert (stem.name, stem.convs, stem.macs, stem.own_macs) == ("stem", 1, 12 * 16 * 8 * 27, 12 * 16 * 27)
+    assert (
+        len(report.gates) == 4 and "learned  4 gates decide on" in report.summary() and "(100.0%)" in report.summary()
+    )
+    (block,) = transform(seeded(Branches()), frames, gate=DynConv(target=0.5)).report.gates
+    assert (block.convs, block.macs, block.own_macs) == (1, 12 * 16 * 8 * 8 * 9, 12 * 16 * 8)
+    assert "learned gate" in str(report) and "1 convolution " in str(report)

@@ -13,12 +13,15 @@ import typer
 
 from skipfx.bench.timing import Spread
 from skipfx.cli.command import with_records
+from skipfx.cli.masks import MaskPictures
 from skipfx.cli.options import AnyPath, Overwrite, Pictures, RawSize, Runtime, Threads, Transformation, option
 from skipfx.cli.output import Output
 from skipfx.cli.steps import Asked, check_output, make_ready
+from skipfx.errors import UsageError
 from skipfx.files import write_whole
 from skipfx.media import Picture, Preprocess, open_frames
 from skipfx.runtime.base_stream import BaseStream
+from skipfx.runtime.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -55,33 +58,46 @@ def command(
     out: Annotated[
         Path | None, option("--out -o", "Folder for the outputs, one .npz per frame.", "none", metavar="FOLDER")
     ] = None,
+    masks: Annotated[
+        Path | None,
+        option("--masks", "Folder for pictures of how often each layer computed where.", "none", metavar="FOLDER"),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Runs a model on a clip and says what each frame cost.
 
     The thresholds of a plain model are scaled on the first frame of the clip.
     """
-    if out is not None:
-        _make_folder(out, overwrite)
+    for folder, old in ((out, "*[0-9].npz"), (masks, "[0-9]*-*.png")):
+        if folder is not None:
+            _make_folder(folder, old, overwrite)
     with open_frames(clip, raw_size=raw_size, limit=frames) as source:
         first = next(iter(source))
         ready = make_ready(model, first, Asked(choices, pictures, output, runtime), threads)
         stream = ready.engine.stream(refresh_every)
-        costs, start = [], perf_counter()
+        if masks is not None and not isinstance(stream, Stream):
+            raise UsageError("--masks: an exported model does not tell where it computes; run the compiled one")
+        costs, seen, start = [], MaskPictures(), perf_counter()
         with output.progress("running", source.len_hint) as advance:
             for cost in _costs(stream, ready.preprocess, chain([first], source), out):
                 costs.append(cost)
+                if isinstance(stream, Stream) and masks is not None:
+                    seen.add(stream)
                 rate = len(costs) / (perf_counter() - start)
                 advance(f"active {cost.active_fraction:6.1%}  {rate:5.1f} frames/s")
         elapsed = perf_counter() - start
-    document = _summary(costs, elapsed) | {"out": None if out is None else str(out)}
+    if masks is not None:
+        seen.write(masks)
+    folders = {"out": None if out is None else str(out), "masks": None if masks is None else str(masks)}
+    document = _summary(costs, elapsed) | folders
     output.show(_text(document), document | {"per_frame": [asdict(cost) for cost in costs]})
 
 
-def _make_folder(path: Path, overwrite: bool) -> None:
+def _make_folder(path: Path, pattern: str, overwrite: bool) -> None:
+    """An empty folder but for what is not ours: files of that pattern are."""
     check_output(path, overwrite=overwrite)
     path.mkdir(exist_ok=True)
-    for old in path.glob("*[0-9].npz"):
+    for old in path.glob(pattern):
         old.unlink()
 
 
@@ -133,4 +149,5 @@ def _text(found: dict[str, Any]) -> str:
         f"{1e3 / ms['mean']:.1f} frames/s",
         f"active   {found['active_fraction']:.1%} of what can be skipped; {found['refreshes']} refresh(es)",
     ]
-    return "\n".join([*lines, f"outputs  in {found['out']}"] if found["out"] else lines)
+    lines += [f"{word:8} in {found[key]}" for key, word in (("out", "outputs"), ("masks", "masks")) if found[key]]
+    return "\n".join(lines)

@@ -50,7 +50,7 @@ def test_mistyped_commands_get_a_suggestion(cli: Cli) -> None:
 
 
 def test_completion_knows_the_commands() -> None:
-    asked = {"_SKIPFX_COMPLETE": "complete_bash", "COMP_WORDS": "skipfx tr", "COMP_CWORD": "1"}
+    asked = {"_SKIPFX_COMPLETE": "complete_bash", "COMP_WORDS": "skipfx trans", "COMP_CWORD": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "skipfx"], env=os.environ | asked, capture_output=True, text=True, check=False
     )
