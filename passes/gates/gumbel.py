@@ -6,7 +6,8 @@
 The paper writes f(r), its code takes f(|r|). The magnitude it is: what a linear function of r sees in a change it
 cannot see in the opposite one, and with a = 1 / (C_in kh kw), b = -eps this is the input-norm gate.
 
-Untrained, a = 0 and b > 0: every gate is open in evaluation, so training starts from the dense model's output.
+Untrained, a is SLOPE times the mean of |r| as a share of the RMS of x, and b > 0: every gate is open in evaluation, so
+training starts from the dense model's output, and what closes first as b falls is where little changed.
 """
 
 import torch
@@ -21,6 +22,7 @@ from skipfx.passes.rules import local
 from skipfx.passes.to_residual import Residual, residuals
 
 aten = torch.ops.aten
+SLOPE = 50.0  # a change of a tenth of what x is stands well above the noise, that of a sensor does not
 OPEN = 2.0  # P(open) = 0.88 under noise: shut often enough to learn from it; a block needs less per position
 
 
@@ -35,8 +37,9 @@ def insert_gumbel(gm: fx.GraphModule, options: TransformOptions, input_threshold
     refuse_residual_sums(options, gate.reference)
     refuse_thresholds(options)
     found = residuals(gm.graph)
-    for conv in found:
-        _gate(gm, conv, gate.reference, options.mask_block)
+    slopes = [_slope(conv) for conv in found]  # of the network as it is: gates hide what a value comes from
+    for conv, slope in zip(found, slopes, strict=True):
+        _gate(gm, conv, gate.reference, options.mask_block, slope)
     return bool(found)
 
 
@@ -50,12 +53,22 @@ def refuse_thresholds(options: TransformOptions) -> None:
         raise OptionError(f"thresholds: a {options.gate.name} gate learns its own; leave them out")
 
 
-def _gate(gm: fx.GraphModule, conv: Residual, reference: str, block: int) -> None:
+def _slope(conv: Residual) -> float:
+    source = conv.residual.args[0]
+    if isinstance(source, fx.Node) and source.target is ops.border:
+        source = source.args[0]
+    assert isinstance(source, fx.Node)
+    scale = g.record(source).scale
+    return SLOPE / scale if scale > 0 else 0.0
+
+
+def _gate(gm: fx.GraphModule, conv: Residual, reference: str, block: int, slope: float) -> None:
     graph, macs = gm.graph, local(gm, conv.fresh).macs
     channels = g.value(conv.residual).shape[1]
     kernel, stride, padding, dilation = geometry(gm, conv.fresh)
     with graph.inserting_before(conv.residual):
-        weight = add_gate_parameter(gm, "gate_weight", torch.zeros(1, channels, *kernel), conv.fresh)
+        start = torch.full((1, channels, *kernel), slope / (channels * kernel[0] * kernel[1]))
+        weight = add_gate_parameter(gm, "gate_weight", start, conv.fresh)
         bias = add_gate_parameter(gm, "gate_bias", torch.full((1,), OPEN / block**2), conv.fresh)
 
     def score(residual: fx.Node) -> fx.Node:
