@@ -98,7 +98,8 @@ def _layer(gm: fx.GraphModule, core: Local, head: fx.Node) -> Layer:
 def _mask_block(gate: fx.Node | None) -> int:
     mask = None if gate is None else gate.args[0]
     found = [n for n in (mask, *getattr(mask, "all_input_nodes", [])) if isinstance(n, fx.Node)]
-    return next((int(n.args[1]) for n in found if n.target is ops.block_mask), 1)  # type: ignore[arg-type]
+    sides = {ops.block_mask: 1, ops.fires: 2}  # which argument is the side of a block
+    return next((int(n.args[sides[n.target]]) for n in found if n.target in sides), 1)  # type: ignore[index, arg-type]
 
 
 def is_planar(node: fx.Node) -> bool:

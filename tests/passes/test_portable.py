@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from torch import Tensor, fx, nn
 
 from skipfx.errors import CompileError
-from skipfx.options import Gate, Hold, InputNorm, OutputNorm
+from skipfx.options import Gate, Gumbel, Hold, InputNorm, OutputNorm
+from skipfx.passes.gate_convolutions import is_gate_parameter
 from skipfx.passes.portable import Portable, cost, lower_portable
 from skipfx.passes.portable.cost import Layer, choose_block
 from skipfx.passes.rules import Window
@@ -57,6 +58,13 @@ def check(gm: fx.GraphModule, clip: list[Frames], *, gather: bool = True) -> Por
     return portable
 
 
+def half_shut(gm: fx.GraphModule) -> None:
+    """Learned gates that let a part of the clip through."""
+    for name, value in gm.named_parameters():
+        if is_gate_parameter(name) and "bias" in name:
+            value.data.fill_(-1.0)
+
+
 @pytest.fixture(scope="module", params=[Branches, Squeeze])
 def variants(request: pytest.FixtureRequest) -> Variants:
     return Variants(seeded(request.param()), moving_clip(3, 24, 30)[0])
@@ -71,12 +79,15 @@ def variants(request: pytest.FixtureRequest) -> Variants:
         InputNorm(eps=0.02),
         InputNorm(eps=0.02, reference="previous"),
         OutputNorm(eps=0.02, p=2),
+        Gumbel(),
+        Gumbel(reference="previous"),
     ],
     ids=lambda gate: gate.name,
 )
 def test_every_gate_and_block(variants: Variants, gate: Gate, block: int) -> None:
     clip = moving_clip(3, 24, 30)
     gm = variants.stream(gate, block=block)
+    half_shut(gm)
     portable = check(gm, clip)
     assert portable.layers
     check(gm, clip, gather=False)
