@@ -118,7 +118,8 @@ class SkipModel(nn.Module):
         Args:
             *clips: for each input of the model a float32 tensor [B, T, C, H, W]; T >= 2 for Gumbel gates, which look at
                 residuals.
-            progress: share of the training that is done, 0 to 1: the schedules of DynConv need it.
+            progress: share of the training that is done, 0 to 1. In the last fifth masks have no noise; the schedules
+                of DynConv go by it.
 
         Returns:
             The outputs in the model's own structure, each [B, T, ...].

@@ -99,7 +99,7 @@ def _mask_block(gate: fx.Node | None) -> int:
     mask = None if gate is None else gate.args[0]
     found = [n for n in (mask, *getattr(mask, "all_input_nodes", [])) if isinstance(n, fx.Node)]
     sides = {ops.block_mask: 1, ops.fires: 2}  # which argument is the side of a block
-    return next((int(n.args[sides[n.target]]) for n in found if n.target in sides), 1)  # type: ignore[index, arg-type]
+    return next((int(n.args[sides[n.target]]) for n in found if n.target in sides), 1)  # type: ignore[arg-type]
 
 
 def is_planar(node: fx.Node) -> bool:

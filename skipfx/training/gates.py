@@ -16,10 +16,10 @@ from torch import Tensor, fx
 
 from skipfx import graph as g
 from skipfx import ops
-from skipfx.options import DynConv, Gumbel
+from skipfx.options import LEARNED, DynConv
 
 TEMPERATURE = 2 / 3  # of Gumbel gates
-QUIET_AFTER = 0.8  # DynConv: share of the training after which the noise is off
+QUIET_AFTER = 0.8  # share of the training after which the noise is off, so that masks are those of evaluation
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class Noise:
 
 def noise_of(gate: Any, training: bool, progress: float) -> Noise:
     """The noise of a gate at a point of the training, 0 to 1."""
+    noisy = training and isinstance(gate, LEARNED) and progress < QUIET_AFTER
     if isinstance(gate, DynConv):
         stage = min(int(progress * len(gate.temperatures)), len(gate.temperatures) - 1)
-        return Noise(gate.temperatures[stage], training and progress < QUIET_AFTER)
-    return Noise(TEMPERATURE, training and isinstance(gate, Gumbel))
+        return Noise(gate.temperatures[stage], noisy)
+    return Noise(TEMPERATURE, noisy)
 
 
 class GateRun(fx.Interpreter):

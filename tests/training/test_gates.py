@@ -228,7 +228,7 @@ def test_the_schedule_of_dynconv() -> None:
     gate = DynConv(target=0.5, temperatures=(5, 2.5, 1))
     assert [noise_of(gate, True, p).temperature for p in (0, 0.34, 0.67, 1)] == [5, 2.5, 1, 1]
     assert [noise_of(gate, True, p).on for p in (0, 0.79, 0.8, 1)] == [True, True, False, False]
-    assert not noise_of(gate, False, 0.0).on and noise_of(Gumbel(), True, 1.0) == NOISE
+    assert not noise_of(gate, False, 0.0).on and noise_of(Gumbel(), True, 0.5) == NOISE
 
 
 def test_wrong_clips_are_refused() -> None:
