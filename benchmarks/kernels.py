@@ -4,8 +4,10 @@
 
 What is timed is `COPIES` convolutions on one input, bias included: with a dense library as a network, with skipfx as
 the compiled rows that compute the given positions, hold test and write included, the list of positions given. Every
-engine has a process of its own; they take turns on each shape. A ratio above 1 means that we are faster. The figures
-are medians over the rounds, with their range.
+engine has a process of its own; they take turns on each shape. "faster" above 1 means that we are faster than the
+fastest library; the other ratios are the rate per active position, over that at 100 %. A share of a small map may be
+less than a register tile, and a call costs the same for any count. The figures are medians over the rounds, with their
+range.
 """
 
 import argparse
@@ -27,11 +29,13 @@ from skipfx.bench.dense import ENGINES, EngineUnavailable, built, saved
 from skipfx.bench.timing import Runner, Step, Timing, interleave, machine, ratio
 from skipfx.bench.worker import Worker
 from skipfx.cli.figures import machine_lines, spread
+from skipfx.runtime.kernels.table import TILE
 
 SHARES = {"skipfx 100 %": 1.0, "skipfx 5 %": 0.05, "skipfx 1 %": 0.01}
 DENSE, *SPARSE = SHARES
+FILLED = f", of {TILE} positions or more"
 OWN_LAYOUT = ("onnxruntime", "openvino")  # these convert what they take and give
-WARMUP, CALLS = 2, 3  # of a block
+WARMUP, CALLS, PAUSE = 2, 3, 0.06  # of a block; threads of the engine before spin for up to 0.05 s
 
 
 def main() -> None:
@@ -87,7 +91,7 @@ def measure(
         found: list[dict[str, list[tuple[float, ...]]]] = [{name: [] for name in runners} for _ in shapes]
         turns = [index for _ in range(rounds) for index in range(len(shapes))]
         for turn in track(turns, f"timing, {threads} threads", console=ASIDE, transient=True):
-            for name, timing in interleave(runners, CALLS, 1, warmup=WARMUP, pause=0.02).items():
+            for name, timing in interleave(runners, CALLS, 1, warmup=WARMUP, pause=PAUSE).items():
                 found[turn][name] += timing.rounds
     return [{name: Timing(tuple(blocks)) for name, blocks in one.items()} for one in found], unavailable
 
@@ -95,12 +99,10 @@ def measure(
 def figures(shapes: Sequence[Convolution], timings: Sequence[dict[str, Timing]]) -> dict[str, Any]:
     """The figures of a thread count as data."""
     found = [_of_shape(shape, timing) for shape, timing in zip(shapes, timings, strict=True)]
-    summary: dict[str, Any] = {
-        name: {"mean": _geometric(values), "worst": min(values), "worst_shape": found[int(np.argmin(values))]["shape"]}
-        for name in ("faster", *SPARSE)
-        if (values := [one[name]["median"] for one in found if name in one])
-    }
-    return {"shapes": found, "summary": summary}
+    summary = {name: _summary(name, found) for name in ("faster", *SPARSE) if name in found[0]}
+    for name in SPARSE:
+        summary[f"{name}{FILLED}"] = _summary(name, [one for one in found if one["positions"][name] >= TILE])
+    return {"shapes": found, "summary": {name: one for name, one in summary.items() if one}}
 
 
 def table(threads: int, found: dict[str, Any]) -> Table:
@@ -117,9 +119,8 @@ def table(threads: int, found: dict[str, Any]) -> Table:
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """Geometric mean and worst of each ratio."""
-    words = {"faster": "over the fastest library", **{name: f"rate at {name[7:]}, over 100 %" for name in SPARSE}}
     return [
-        f"{words[name]}: geometric mean {one['mean']:.2f}, worst {one['worst']:.2f} ({one['worst_shape']})"
+        f"{name}: geometric mean of {one['shapes']} {one['mean']:.2f}, worst {one['worst']:.2f} ({one['worst_shape']})"
         for name, one in summary.items()
     ]
 
@@ -130,6 +131,7 @@ def _of_shape(shape: Convolution, timing: dict[str, Timing]) -> dict[str, Any]:
     macs = {name: COPIES * number * shape.macs for name, number in active.items()}
     one: dict[str, Any] = {
         "shape": shape.name,
+        "positions": active,
         "microseconds": {name: spread(taken.seconds, 1e6 / COPIES) for name, taken in timing.items()},
         "gmacs_per_second": {name: macs[name] / 1e9 / taken.seconds.median for name, taken in timing.items()},
     }
@@ -156,8 +158,13 @@ def _turns(steps: Sequence[Step]) -> Iterator[Step]:
     return (step for step in cycle(steps) for _ in range(WARMUP + CALLS))
 
 
-def _geometric(values: Sequence[float]) -> float:
-    return float(np.exp(np.mean(np.log(values))))
+def _summary(name: str, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric mean and worst of a ratio; nothing of no shapes."""
+    if not found:
+        return {}
+    values = [one[name]["median"] for one in found]
+    mean, worst = float(np.exp(np.mean(np.log(values)))), int(np.argmin(values))
+    return {"mean": mean, "worst": values[worst], "worst_shape": found[worst]["shape"], "shapes": len(found)}
 
 
 def _times(values: dict[str, float]) -> str:
