@@ -20,8 +20,8 @@ from skipfx.media import Preprocess
 from skipfx.options import LEARNED
 from skipfx.passes.base import Observer
 from skipfx.recipe import Recipe
-from skipfx.report import make_report, survey
 from skipfx.resize import Recapture, Size, resized
+from skipfx.survey import dense_ends, make_report, survey
 from skipfx.training.clip import forward_clip
 from skipfx.training.gates import Spent
 
@@ -51,11 +51,11 @@ class SkipModel(nn.Module):
     ) -> None:
         """Finishes a classified graph (`skipfx.recipe.classify`), which is edited in place."""
         super().__init__()
-        layers, islands = survey(classified)
+        surveyed, ends = survey(classified), dense_ends(classified)
         self.program = program
         self.recipe = recipe
         self.graph_module = r.finish(classified, recipe, observe)
-        self.report = make_report(layers, islands, self.graph_module, recipe)
+        self.report = make_report(surveyed, ends, self.graph_module, recipe)
         self.out_spec: pytree.TreeSpec = program.call_spec.out_spec
         self.preprocess: Preprocess | None = None
         self.options = recipe.options

@@ -1,21 +1,14 @@
 """What becomes of a model: which operators turn sparse, which stay dense and why, and what that is worth."""
 
-from collections.abc import Sequence
 from io import StringIO
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
 
-from skipfx import graph as g
-from skipfx import ops
-from skipfx.options import TransformOptions
-from skipfx.passes.rules import Local, local
-from skipfx.recipe import Recipe
-
-WIDTH = 110
+WIDTH = 118
+FULL_COST = 1.25  # time of a kernel at all positions, over a dense one: what a refresh costs in benchmarks/, rounded
+ACTIVITIES = (0.03, 0.1, 0.3)
 NAMED_LAYERS = 3
 
 
@@ -32,8 +25,10 @@ class Layer(_Part):
         shape: of its output, [1, C, H, W].
         macs: multiply-accumulates of a dense frame.
         held: whether its value is materialised; if not, it is computed inside its one consumer.
+        state_bytes: of its value, if a stream keeps it.
         growth: rows or columns by which a changed region of its input spreads (the larger of the two), in positions of
             that input.
+        reach: all growth on the way from the frame to here, in pixels of the frame; not through islands.
     """
 
     name: str
@@ -41,7 +36,9 @@ class Layer(_Part):
     shape: tuple[int, ...]
     macs: int
     held: bool
+    state_bytes: int
     growth: int
+    reach: int
 
 
 class Island(_Part):
@@ -87,6 +84,11 @@ class Report(_Part):
         sparse_convs: convolutions in the sparse region.
         states: tensors that one stream keeps in the PyTorch graph.
         state_bytes: their size.
+        break_even: share of the sparse region's work up to which a frame costs less than a dense one; a kernel at all
+            positions is taken to cost FULL_COST times a dense one.
+        remaining: (share of the sparse region that is active, work that is left of a dense frame), counting islands as
+            run and kernels at FULL_COST.
+        ends: modules or nodes behind which all is dense: `until` may cut there.
         layers: the sparse region, in the order of computation.
         islands: the rest, by reason, the most work first.
         gates: those that learn, in the order of computation.
@@ -99,6 +101,9 @@ class Report(_Part):
     sparse_convs: int
     states: int
     state_bytes: int
+    break_even: float
+    remaining: tuple[tuple[float, float], ...]
+    ends: tuple[str, ...]
     layers: tuple[Layer, ...]
     islands: tuple[Island, ...]
     gates: tuple[LearnedGate, ...] = ()
@@ -116,6 +121,8 @@ class Report(_Part):
             f"sparse   {self.sparse_convs} convolutions, {len(self.layers)} operators, "
             f"{_count(self.sparse_macs)} of {_count(self.total_macs)} MACs ({self.sparse_share:.1%})",
             f"state    {self.states} tensors, {self.state_bytes / 2**20:.1f} MiB per stream",
+            "work     " + ", ".join(f"{left:.0%} of a dense frame at {a:.0%} active" for a, left in self.remaining),
+            f"         cheaper than dense up to {self.break_even:.0%} active",
         ]
         if self.gates:
             decided, own = sum(gate.macs for gate in self.gates), sum(gate.own_macs for gate in self.gates)
@@ -126,15 +133,19 @@ class Report(_Part):
         for island in self.islands:
             names = ", ".join(island.layers) + (", ..." if island.count > len(island.layers) else "")
             lines.append(f"dense    {island.count} x {island.reason} ({_count(island.macs)} MACs): {names}")
+        if self.ends:
+            lines.append(f"end      all is dense behind {', '.join(self.ends)}: --until leaves it to code of your own")
         return "\n".join(lines)
 
     def __str__(self) -> str:
         """The summary, a table of the sparse region, and one of the gates that learn."""
-        table = Table("layer", "operator", "output", "MACs", "held", "growth", box=None, pad_edge=False)
+        columns = ("layer", "operator", "output", "MACs", "state", "growth", "reach")
+        table = Table(*columns, box=None, pad_edge=False)
         for layer in self.layers:
             size = " x ".join(map(str, layer.shape[1:]))
-            held = "yes" if layer.held else "no"
-            table.add_row(layer.name, layer.op, size, _count(layer.macs), held, f"+{layer.growth}")
+            state = f"{layer.state_bytes / 2**10:.0f} KiB" if layer.held else ""
+            spread = (f"+{layer.growth}", f"+{layer.reach} px")
+            table.add_row(layer.name, layer.op, size, _count(layer.macs), state, *spread)
         gates = Table(
             "learned gate", "decides on", "MACs", "of all", "its own MACs", "of all", box=None, pad_edge=False
         )
@@ -150,85 +161,6 @@ def _text(table: Table) -> list[str]:
     target = StringIO()
     Console(file=target, width=WIDTH, color_system=None).print(table)
     return ["", *(line.rstrip() for line in target.getvalue().splitlines())]
-
-
-def survey(gm: fx.GraphModule) -> tuple[tuple[Layer, ...], tuple[Island, ...]]:
-    """Reads the sparse region and the islands off a classified graph."""
-    calls = [node for node in gm.graph.nodes if node.op == "call_function"]
-    layers = tuple(_layer(node, local(gm, node)) for node in calls if g.record(node).role == "local")
-    reasons: dict[str, list[fx.Node]] = {}
-    for node in calls:
-        if g.record(node).role == "island":
-            reasons.setdefault(g.record(node).reason, []).append(node)
-    islands = [_island(reason, nodes) for reason, nodes in reasons.items()]
-    return layers, tuple(sorted(islands, key=lambda island: -island.macs))
-
-
-def make_report(layers: Sequence[Layer], islands: Sequence[Island], stream: fx.GraphModule, recipe: Recipe) -> Report:
-    """Joins a survey with the states of the stream graph that came of it."""
-    sparse = sum(layer.macs for layer in layers)
-    values = [g.value(node) for node in g.states(stream.graph)]
-    return Report(
-        notes=recipe.notes,
-        gate=_describe(recipe.options),
-        total_macs=sparse + sum(island.macs for island in islands),
-        sparse_macs=sparse,
-        sparse_convs=sum(layer.macs > 0 for layer in layers),
-        states=len(values),
-        state_bytes=sum(value.numel() * value.element_size() for value in values),
-        layers=tuple(layers),
-        islands=tuple(islands),
-        gates=tuple(map(_gate, stream.graph.find_nodes(op="call_function", target=ops.fires))),
-    )
-
-
-def _gate(node: fx.Node) -> LearnedGate:
-    found = g.record(node)
-    macs = sum(decision.total for decision in found.decides)
-    return LearnedGate(name=found.layer or node.name, convs=len(found.decides), macs=macs, own_macs=found.cost)
-
-
-def _layer(node: fx.Node, found: Local) -> Layer:
-    shape = tuple(g.value(node).shape)
-    if found.family in ("resize", "move"):
-        growth = max(len(found.attrs[axis][0][0]) for axis in ("rows", "columns")) - 1
-    else:
-        growth = max((k - 1) * d for k, d in zip(found.window.kernel, found.window.dilation, strict=True))
-    return Layer(
-        name=g.record(node).layer or node.name,
-        op=_operator(node),
-        shape=shape,
-        macs=found.macs * shape[2] * shape[3],
-        held=g.record(node).held,
-        growth=growth,
-    )
-
-
-def _island(reason: str, nodes: list[fx.Node]) -> Island:
-    names = dict.fromkeys(g.record(node).layer or node.name for node in nodes)
-    return Island(reason=reason, count=len(nodes), macs=sum(map(_macs, nodes)), layers=tuple(names)[:NAMED_LAYERS])
-
-
-def _macs(node: fx.Node) -> int:
-    """Multiply-accumulates of one dense operator, by PyTorch's own formulas on its fake inputs."""
-    values = [source.meta.get("val") for source in node.all_input_nodes]
-    if not all(isinstance(value, Tensor) and all(isinstance(n, int) for n in value.shape) for value in values):
-        return 0  # sizes that depend on the frame
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: arg.meta["val"])
-    with FlopCounterMode(display=False) as counter:
-        node.target(*args, **kwargs)  # type: ignore[operator]
-    return int(counter.get_total_flops()) // 2
-
-
-def _operator(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.").split(".")[0]
-
-
-def _describe(options: TransformOptions) -> str:
-    gate = options.gate.model_dump(exclude={"name", "hold"}, exclude_none=True)
-    hold = options.hold.model_dump(exclude={"name"}, exclude_none=True) if options.hold is not None else {}
-    words = {**gate, **hold, "block": options.mask_block, "update": options.update}
-    return f"{options.gate.name}({', '.join(f'{key}={value}' for key, value in words.items())})"
 
 
 def _count(number: int) -> str:

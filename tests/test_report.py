@@ -57,7 +57,45 @@ def test_rows_say_what_is_held_and_how_far_a_change_spreads(report: Report) -> N
     assert (rows["body"].growth, rows["head"].growth) == (2, 0)
     assert not rows["stem"].held and rows["head"].held
     resize = next(layer for layer in report.layers if layer.op == "upsample_nearest2d")
-    assert resize.growth == 0 and resize.held
+    assert resize.growth == 0 and resize.held and resize.state_bytes == 4 * 12 * 16 * 4
+
+
+def test_reach_adds_up_along_the_longest_way(report: Report) -> None:
+    reach = {layer.op if layer.macs == 0 else layer.name: layer.reach for layer in report.layers}
+    assert (reach["stem"], reach["body"], reach["max_pool2d"]) == (2, 4, 6)
+    assert reach["down"] == 8 and reach["head"] == 8  # its inputs: the pool, at 6, and the resize, at 8
+
+
+def test_strides_count_in_reach() -> None:
+    strided = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 3, 2, 1))
+    layers = inspect(seeded(strided), (torch.rand(1, 3, 16, 16),)).layers
+    assert [(layer.growth, layer.reach) for layer in layers] == [(2, 2), (2, 2 + 2 * 2), (2, 2 + 2 * 2 + 2 * 2)]
+
+
+def test_work_that_remains_follows_the_rule(squeeze: Report) -> None:
+    dense = squeeze.total_macs - squeeze.sparse_macs
+    for activity, left in squeeze.remaining:
+        assert left == pytest.approx((1.25 * activity * squeeze.sparse_macs + dense) / squeeze.total_macs)
+    # at the break-even activity a frame costs what a dense one does
+    assert squeeze.break_even * 1.25 * squeeze.sparse_macs + dense == pytest.approx(squeeze.total_macs)
+
+
+def test_ends_name_where_until_may_cut() -> None:
+    class Ends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(self.body(x))
+            out: Tensor = (self.head(y).flatten(2).softmax(-1) @ y.flatten(2).transpose(1, 2)).sort().values
+            return out
+
+    model, (frame,) = seeded(Ends()), branches_clip()[0]
+    report = inspect(model, (frame,))
+    assert report.ends == ("relu", "head") and "end      all is dense behind relu, head" in report.summary()
+    cut = inspect(torch.export.export(model, (frame,)), until=report.ends)
+    assert cut.islands == () and cut.ends == () and cut.total_macs == report.sparse_macs
 
 
 def test_states_are_those_of_the_stream(report: Report) -> None:
@@ -78,7 +116,8 @@ def test_the_text_has_a_row_per_operator(report: Report) -> None:
     lines = str(report).splitlines()
     assert lines[: len(report.summary().splitlines())] == report.summary().splitlines()
     head = next(line for line in lines if line.startswith("head"))
-    assert head.split() == ["head", "conv2d", "2", "x", "12", "x", "16", "4.6", "k", "yes", "+0"]
+    state = f"{2 * 12 * 16 * 4 / 1024:.0f}"
+    assert head.split() == ["head", "conv2d", "2", "x", "12", "x", "16", "4.6", "k", state, "KiB", "+0", "+8", "px"]
     assert max(map(len, lines)) <= 120
 
 
