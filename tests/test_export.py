@@ -18,7 +18,8 @@ from skipfx.errors import ArtifactError, CompileError, FrameError, OptionError, 
 from skipfx.export import export_onnx
 from skipfx.model import SkipModel
 from skipfx.onnx_manifest import KEY, OnnxManifest
-from skipfx.options import Hold, InputNorm
+from skipfx.options import DynConv, Gate, Gumbel, Hold, InputNorm
+from skipfx.passes.gate_convolutions import is_gate_parameter
 from skipfx.passes.portable import cost
 from skipfx.runtime import OnnxEngine, load_onnx
 from skipfx.testing import stepper
@@ -28,6 +29,7 @@ from tests.networks import Branches, Squeeze, moving_clip, seeded
 Array = NDArray[Any]
 SIZE = (3, 24, 30)
 REFRESHED = (0, 5)
+HOLD = Hold(threshold=0.1, input_threshold=0.1)
 TOLERANCE = 1e-5  # of an output's largest value
 
 
@@ -194,3 +196,16 @@ def test_tensors_in_and_out(held: Exported) -> None:
     outputs = load_onnx(held.path, 1).stream()(torch.from_numpy(clip()[0]))
     assert all(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(outputs))
     assert set(outputs) == {"map", "parts"}
+
+
+@pytest.mark.parametrize("gate", [Gumbel(block=2), DynConv(target=0.5), DynConv(target=0.5, squeeze=True, hold=HOLD)])
+def test_learned_gates_are_those_of_the_model(gate: Gate, tmp_path: Path) -> None:
+    skip = transform(seeded(Branches()), (torch.from_numpy(clip()[0]),), gate=gate)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, value in skip.named_parameters():
+            if is_gate_parameter(name):
+                value.copy_(torch.rand(value.shape, generator=generator) - (0.8 if "gate_bias" in name else 0.4))
+    exported = export(skip, tmp_path / "learned.onnx")
+    check(load_onnx(exported.path), exported)
+    assert exported.manifest.layers

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from skipfx import graph as g
+from skipfx import ops
 from skipfx.errors import CompileError
 from skipfx.passes.portable.builder import Builder
 from skipfx.passes.portable.maps import Map, Part, to_nchw
@@ -87,7 +88,7 @@ def lower_portable(gm: fx.GraphModule, *, gather: bool = True) -> Portable:
     Raises:
         CompileError: the graph holds nothing that could be skipped.
     """
-    if not g.states(gm.graph):
+    if not g.states(gm.graph) and not gm.graph.find_nodes(op="call_function", target=ops.masked):
         raise CompileError(
             "no value of this model is held, so every frame would be computed whole: its thresholds are 0; set them "
             "with skipfx.transform (--threshold, --input-threshold, or --eps for a norm gate)"

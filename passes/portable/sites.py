@@ -1,4 +1,4 @@
-"""Finds what can be gathered in a stream graph: held values, convolutions behind a gate, and unread outputs.
+"""Finds what can be gathered in a stream graph: held values, convolutions behind a gate or mask, and unread outputs.
 
 A site is a materialised value (a core or none, and the pointwise operators behind it, as `fuse_chains` grouped them)
 with the gate that decides what of it is written. Everything else is computed whole, as it stands in the stream graph.
@@ -24,7 +24,7 @@ class Site:
 
     Attributes:
         head: the value.
-        gate: the `select` that holds it; None for an output that nothing reads.
+        gate: the `select` that holds it, or the `masked` that cuts it out; None for an output that nothing reads.
         core: the convolution, if there is one, and its node.
         core_node: see `core`.
         operands: values that the pointwise operators read at the position itself.
@@ -56,7 +56,11 @@ def find_sites(gm: fx.GraphModule) -> list[Site]:
     found: list[Site | None] = []
     for node in gm.graph.nodes:
         record, own = g.record(node), gates.get(node, [])
-        if record.role == "frame":
+        if node.target is ops.masked:
+            value = node.args[0]
+            if g.record(value).role == "local" and local(gm, value).family == "conv":
+                found.append(_site(gm, value, node))
+        elif record.role == "frame":
             found += [Site(node, gate, None, None, (), 1) for gate in own]
         elif _is_materialised(gm, node) and (own or not _is_gated(node)):
             found.append(_site(gm, node, own[0] if own else None))
@@ -70,7 +74,8 @@ def _is_materialised(gm: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _is_gated(node: fx.Node) -> bool:
-    return any(user.target is ops.select and user.args[1] is node for user in node.users)
+    places = {ops.select: 1, ops.masked: 0}  # of the value among the arguments
+    return any(user.target in places and user.args[places[user.target]] is node for user in node.users)
 
 
 def _site(gm: fx.GraphModule, head: fx.Node, gate: fx.Node | None) -> Site | None:

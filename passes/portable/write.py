@@ -3,6 +3,7 @@
     tested     the hold gate: the new value decides; rows that have not moved enough are written back as they were.
     chosen     a gate that fires before the value is computed: the frame's hold, and the gates that sit on convolutions.
     kept       an output without a gate: every row that may have changed.
+    masked     a convolution of a residual block that has a mask: the open positions; the others are 0.
 
 In each the old rows are read before the state is written, and every other reader sees the new state, so that the two
 may be one buffer (`skipfx.in_place` checks that on the exported graph).
@@ -32,6 +33,9 @@ aten = torch.ops.aten
 
 def write_site(low: Lowering, site: Site) -> None:
     """Writes a site, unless its sources do not say where they changed; then it is computed whole."""
+    if site.gate is not None and site.gate.target is ops.masked:
+        _masked(low, site, site.gate)
+        return
     test = hold_test(site)
     if site.gate is not None and test is None:
         _chosen(low, site, site.gate)
@@ -105,6 +109,20 @@ def _chosen(low: Lowering, site: Site, gate: fx.Node) -> None:
         new = b.call(aten.where.self, shut, old, new)
     _scatter(low, former, active, found, new)
     low.maps[site.seen], low.masks[site.seen] = found, mask
+
+
+def _masked(low: Lowering, site: Site, gate: fx.Node) -> None:
+    b, found = low.b, low.new_map(site.seen)
+    mask = b.call(aten.where.Scalar, low.nchw(gate.args[1]), 1.0, 0.0)  # type: ignore[arg-type]
+    _, height, width = found.shape
+    active = _activate(low, site, reach(b, mask, POINT, (height, width), site.block, (height, width)))
+    new = new_rows(low, site, active)
+    if site.block > 1:
+        shut = b.call(aten.le.Scalar, b.take(b.reshape(mask, -1, 1), active.rows(b, 0, width)), 0.0)
+        new = b.call(aten.where.ScalarSelf, shut, 0.0, new)
+    zeros = b.call(aten.zeros.default, list(found.state_shape))
+    found.rows = b.put(zeros, active.rows(b, found.border, width), new)
+    low.maps[site.seen] = found
 
 
 def _kept(low: Lowering, site: Site, active: ActiveSet) -> None:

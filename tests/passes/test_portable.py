@@ -10,11 +10,12 @@ from torch import Tensor, fx, nn
 from skipfx.errors import CompileError
 from skipfx.options import Gate, Gumbel, Hold, InputNorm, OutputNorm
 from skipfx.passes.gate_convolutions import is_gate_parameter
-from skipfx.passes.portable import Portable, cost, lower_portable
+from skipfx.passes.portable import Portable, cost, lower_portable, sites
 from skipfx.passes.portable.cost import Layer, choose_block
 from skipfx.passes.rules import Window
 from skipfx.testing import zero_states
 from tests.networks import Branches, Frames, Squeeze, TwoFrames, moving_clip, seeded
+from tests.passes.test_dynconv import Basic, learned
 from tests.runtime.check import MARGIN, margin
 from tests.strategies import Sample, samples
 from tests.variants import Variants
@@ -91,6 +92,21 @@ def test_every_gate_and_block(variants: Variants, gate: Gate, block: int) -> Non
     portable = check(gm, clip)
     assert portable.layers
     check(gm, clip, gather=False)
+
+
+@pytest.mark.parametrize("block", [1, 8])
+@pytest.mark.parametrize("hold", [Hold(threshold=0, input_threshold=0), HOLD])
+@pytest.mark.parametrize("squeeze", [False, True])
+def test_masked_blocks(block: int, hold: Hold, squeeze: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sites, "choose_block", lambda layer, mask_block: block)
+    clip = moving_clip(4, 17, 22)
+    skip = learned(nn.Sequential(Basic(), Basic(stride=2)), clip[0][0], squeeze, hold)
+    portable = check(skip.graph_module, clip)
+    assert [layer.block for layer in portable.layers] == [block] * len(portable.layers) and len(portable.layers) >= 4
+    results = run(portable.module, portable.zero_states(), portable.outputs, clip)
+    shares = torch.stack([found[-1] for found in results]).float().mean(0)
+    if block == 1:
+        assert (shares < torch.tensor([layer.positions for layer in portable.layers])).any()
 
 
 def test_residual_updates_are_computed_whole(variants: Variants) -> None:
