@@ -20,7 +20,7 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.passes.base import Pass
 from skipfx.passes.rules.common import Refuse
-from skipfx.passes.rules.move import origins
+from skipfx.passes.rules.move import is_local, origins
 from skipfx.passes.sink_operators import sunk
 from skipfx.spec import Stage
 
@@ -65,12 +65,20 @@ def _collected(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if node.target not in MOVES | INDEXING or not isinstance(source, fx.Node) or _is_view(node):
         return None
     step = _step(gm, node)
-    first: tuple[Any, ...] = ()
-    if source.target is ops.rearrange:
-        source, first = source.args  # type: ignore[assignment]
-    if step is None or not g.is_map(source):
+    if step is None:
         return None
-    return _moved(gm.graph, source, (*first, step), node)  # type: ignore[arg-type]
+    steps: tuple[Any, ...] = (step,)
+    if source.target is ops.rearrange and not _parts(source, step):
+        args: Any = source.args
+        source, steps = args[0], (*args[1], step)
+    return _moved(gm.graph, source, steps, node) if g.is_map(source) else None
+
+
+def _parts(move: fx.Node, step: tuple[Any, ...]) -> bool:
+    """Whether a move between maps ends here: the next step leads away from maps."""
+    args: Any = move.args
+    shape = tuple(g.value(args[0]).shape)
+    return is_local(shape, args[1]) and not is_local(shape, (*args[1], step))
 
 
 def _moved(graph: fx.Graph, source: fx.Node, steps: tuple[Any, ...], node: fx.Node) -> fx.Node:

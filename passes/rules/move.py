@@ -41,7 +41,16 @@ def move(gm: fx.GraphModule, node: fx.Node) -> Local:
     return Local("move", (source,), attrs={"rows": rows, "columns": columns, "tables": tables, "number": fill})
 
 
-@lru_cache(maxsize=64)
+def is_local(shape: tuple[int, ...], steps: tuple[Any, ...]) -> bool:
+    """Whether the steps lead from a feature map of the shape to one, position by position."""
+    try:
+        _tables(shape, steps)
+    except Refuse:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4)  # they are large
 def origins(shape: tuple[int, ...], steps: tuple[Any, ...]) -> tuple[Integers, float]:
     """For every value of the result the flat place in the source that it comes from, -1 for a fill; and the fill."""
     fills = {float(step[3] or 0) if len(step) > 3 else 0.0 for step in steps if _is_fill(step)}
@@ -61,10 +70,12 @@ def _marked(step: tuple[Any, ...]) -> tuple[Any, ...]:
     return ("constant_pad_nd.default", step[1], -1.0)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _tables(shape: tuple[int, ...], steps: tuple[Any, ...]) -> Tables:
     """The three tables; None as row or column for the fill."""
     found, _ = origins(shape, steps)
+    if found.ndim != 4 or len(found) != 1:
+        raise Refuse("a result that is no map [1, C, H, W]")
     _, _, height, width = shape
     inside = found[0] >= 0
     rows, columns = inside.any((0, 2)), inside.any((0, 1))
