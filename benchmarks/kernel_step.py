@@ -60,7 +60,7 @@ def engine_of(plan: Plan, threads: int) -> Engine:
     """A plan of one segment, compiled for this machine."""
     kind, segment = backend("cpu"), plan.segments[0]
     image = assemble(plan, tiles=kind.tiles("cpu"))
-    code, level = kind.compile("cpu", image.cores, image.epilogues)
+    code, level = kind.compile("cpu", image)
     parts = (Part(image.calls[0], segment.arrays_in, segment.arrays_out, None),)
     program = Program(
         code=code, level=level, w=image.w, c=image.c, frames=plan.frames, sizes=image.sizes, per_task=image.per_task,

@@ -21,7 +21,7 @@ from skipfx.media import Preprocess
 from skipfx.options import describe
 from skipfx.plan import Island
 from skipfx.runtime.backends.levels import host_levels
-from skipfx.runtime.engine import Engine, Part, Program
+from skipfx.runtime.engine import Engine, Part, Program, for_gpu
 from skipfx.runtime.image import Call, LayerCell
 
 FORMAT = 1
@@ -132,7 +132,7 @@ def load(path: str | Path, threads: int | None = None) -> Engine:
         ArtifactError: it is missing, damaged, of another version, or for another machine.
     """
     program = read(Path(path))
-    if program.level not in host_levels():
+    if not for_gpu(program.level) and program.level not in host_levels():
         raise ArtifactError(
             f"{path}: compiled for {program.level}; this machine runs {', '.join(host_levels())}: compile with "
             f"target='cpu:{host_levels()[-1]}'"

@@ -17,6 +17,7 @@ from skipfx.runtime.kernels.table import (
     LANES,
     OPERAND_COLUMNS,
     OUTSIDE,
+    POSITIONS,
     SCRATCH,
     TASKS,
     TILE,
@@ -145,7 +146,7 @@ class Assembler:
         pitch = (groups - 1) * group_out + (panels * blocks + 2) * LANES
         tiles = max(1, SCRATCH * (4 if weights > HEAVY else 1) // (pitch * TILE))
         row[K.SCRATCH_PITCH], row[K.CHUNK] = pitch, tiles
-        self.memory.need_scratch(pitch * TILE * tiles)
+        self.memory.need_scratch(pitch * max(TILE * tiles, POSITIONS))
 
     def _core(self, row: Row, step: Compute) -> None:
         core = Core[step.core.upper()]

@@ -64,7 +64,7 @@ class BaseStream(ABC):
             FrameError: wrong number, shape, type or device, or NaN; the state stays as it was.
             UsageError: another thread is inside a call of this stream.
         """
-        leaves = as_given(self.leaves(as_arrays(frames, self._shapes)), frames[0])
+        leaves = self._given(self.leaves(self._taken(frames)), frames[0])
         return rebuild(self._structure, iter(leaves))
 
     def leaves(self, arrays: list[Array]) -> list[Array]:
@@ -93,6 +93,14 @@ class BaseStream(ABC):
     @abstractmethod
     def _run(self, frames: list[Array]) -> list[Array]:
         """The outputs of the next frame, flattened; raises FrameError before it changes anything."""
+
+    def _taken(self, frames: tuple[Any, ...]) -> list[Array]:
+        """The frames as `_run` takes them."""
+        return as_arrays(frames, self._shapes)
+
+    def _given(self, leaves: list[Array], like: Any) -> list[Any]:
+        """The outputs as arrays of the library that the first frame came from."""
+        return as_given(leaves, like)
 
     def _is_due(self) -> bool:
         """Whether the next frame is a refresh."""

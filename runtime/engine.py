@@ -22,6 +22,7 @@ from skipfx.runtime.structure import Structure
 
 if TYPE_CHECKING:
     from skipfx.media import Preprocess
+    from skipfx.runtime.gpu.device import Device
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Program:
     """Everything an engine is made of; an artifact stores it.
 
     Attributes:
-        code: the object code of `step`.
-        level: the instruction-set level the code needs.
+        code: the object code of `step`, or the device code of the kernels.
+        level: the instruction-set level the code needs, or the GPU architectures it is for, as "sm_80,sm_90".
         frames: shapes [1, C, H, W] of the inputs.
         sizes, per_task: elements of the memory of a stream (`skipfx.runtime.image.Image`).
         outputs: per output of the model, (part, array) or the name of an island's value.
@@ -74,6 +75,11 @@ class Program:
         return Engine(self, threads)
 
 
+def for_gpu(level: str) -> bool:
+    """Whether code of some level is for GPUs, "sm_80,sm_90"."""
+    return level.startswith("sm_")
+
+
 class Engine:
     """A compiled network.
 
@@ -82,14 +88,15 @@ class Engine:
 
     Args:
         program: what to run.
-        threads: cores that a step may use; None: all that this process may use.
+        threads: cores that a step may use; None: all that this process may use. A GPU uses none.
     """
 
     def __init__(self, program: Program, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise OptionError(f"threads must be at least 1, got {threads}")
         self.program = program
-        self.threads = min(threads or usable_cores(), TASKS)
+        self.on_gpu = for_gpu(program.level)
+        self.threads = 1 if self.on_gpu else min(threads or usable_cores(), TASKS)
         self.step = load_code(program.code) if program.level in host_levels() else _foreign(program.level)
         self.constants = (tensor(program.w), tensor(program.c))
         self.islands = [
@@ -101,7 +108,14 @@ class Engine:
 
         Args:
             refresh_every: frames between two refreshes; None: only the first frame is one.
+
+        Raises:
+            DeviceError: the engine is for a GPU, and there is none that runs it.
         """
+        if self.on_gpu:
+            from skipfx.runtime.gpu.stream import DeviceStream
+
+            return DeviceStream(self, self.device, refresh_every)
         return Stream(self, refresh_every=refresh_every)
 
     def lanes(self, count: int, refresh_every: int | None = None) -> Lanes:
@@ -120,6 +134,13 @@ class Engine:
         save(self.program, Path(path), overwrite=overwrite)
 
     @cached_property
+    def device(self) -> "Device":
+        """The GPU, with code and constants in its memory; opened by the first stream."""
+        from skipfx.runtime.gpu.device import Device
+
+        return Device(self.program)
+
+    @cached_property
     def total_macs(self) -> int:
         """Multiply-accumulates of a frame in the sparse region when everything is computed."""
         return sum(layer.macs * layer.positions for layer in self.program.layers)
@@ -131,10 +152,11 @@ class Engine:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of state per stream."""
+        """Bytes of state per stream; on a GPU without the scratch, which depends on the GPU."""
         a, m, s, positions, n = self.program.sizes
         scratch, lines = self.program.per_task
-        return 4 * (a + scratch * self.threads) + m + s + lines * self.threads + 8 * (positions + n)
+        tasks = 0 if self.on_gpu else self.threads
+        return 4 * (a + scratch * tasks) + m + s + lines * self.threads + 8 * (positions + n)
 
     def __repr__(self) -> str:
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.program.frames)

@@ -15,7 +15,7 @@ from skipfx.runtime.base_stream import BaseStream, Stats
 from skipfx.runtime.frames import Array
 from skipfx.runtime.native import usable_cores
 from skipfx.runtime.onnx_session import BoundState, open_session
-from skipfx.runtime.outputs import OutputSlots
+from skipfx.runtime.outputs import OutputSlots, on_host
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class OnnxStream(BaseStream):
         self.engine, self._manifest = engine, manifest
         self._bound = BoundState(engine.session, manifest, in_place)
         self._slots = [
-            OutputSlots(int(np.prod(record.shape))) if record.dtype == "float32" else None
+            OutputSlots(int(np.prod(record.shape)), on_host) if record.dtype == "float32" else None
             for record in manifest.outputs
         ]
         self._refreshed = False

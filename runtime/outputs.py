@@ -7,29 +7,37 @@ pays for no copies.
 """
 
 import sys
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Made = TypeVar("Made")
 SLOTS = 2
 OWN_REFERENCES = 2  # the list's, and the argument of getrefcount
 
 
-class OutputSlots:
+def on_host(size: int) -> NDArray[np.float32]:
+    """Floats in the host's memory."""
+    return np.zeros(size, np.float32)
+
+
+class OutputSlots(Generic[Made]):
     """The output arrays of one native call.
 
     Args:
         size: floats of an array.
+        make: makes an array of so many floats, all zero.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._arrays = [np.zeros(size, np.float32) for _ in range(SLOTS)]
+    def __init__(self, size: int, make: Callable[[int], Made]) -> None:
+        self.size, self._make = size, make
+        self._arrays = [make(size) for _ in range(SLOTS)]
         self._full = [True] * SLOTS
         self._last = 0
 
-    def take(self) -> tuple[Floats, int, bool]:
+    def take(self) -> tuple[Made, int, bool]:
         """An array that nobody else holds, its number, and whether it must be written in full."""
         order = [(self._last + 1 + i) % SLOTS for i in range(SLOTS)]
         for slot in order:
@@ -37,7 +45,7 @@ class OutputSlots:
                 break
         else:
             slot = order[0]
-            self._arrays[slot] = np.zeros(self.size, np.float32)
+            self._arrays[slot] = self._make(self.size)
             self._full[slot] = True
         return self._arrays[slot], slot, self._full[slot]
 

@@ -9,7 +9,7 @@ from skipfx.errors import FrameError, UsageError
 from skipfx.runtime.base_stream import BaseStream, Stats
 from skipfx.runtime.kernels.table import LANES, SHIFT, TASKS, TILE, Cell
 from skipfx.runtime.native import tensor, use_threads
-from skipfx.runtime.outputs import OutputSlots
+from skipfx.runtime.outputs import OutputSlots, on_host
 
 if TYPE_CHECKING:
     from skipfx.runtime.engine import Engine
@@ -25,17 +25,21 @@ class Stream(BaseStream):
         program = engine.program
         super().__init__(program.frames, program.structure, refresh_every)
         self.engine = engine
+        self._emitted_full = True  # what islands read must be written in full
+        self._values: dict[str, Array] = {}
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """The memory of the stream."""
+        program, threads = self.engine.program, self.engine.threads
         a, m, s, positions, n = program.sizes
         scratch, lines = program.per_task
-        threads = engine.threads
         self._a, self._m = _aligned(a + scratch * threads, np.float32), _aligned(m, np.uint8)
         self._s, self._q = _aligned(s + lines * threads, np.uint8), _aligned(positions, np.int64)
         self._n = _aligned(n, np.int64)
         self._memory = tuple(tensor(array) for array in (self._a, self._m, self._s, self._q, self._n))
-        self._slots = OutputSlots(max(1, program.parts[-1].call.o_size))
+        self._slots: OutputSlots[Any] = OutputSlots(max(1, program.parts[-1].call.o_size), on_host)
         self._emitted = [np.zeros(max(1, part.call.o_size), np.float32) for part in program.parts[:-1]]
-        self._emitted_full = True  # what islands read must be written in full
-        self._values: dict[str, Array] = {}
 
     def reset(self) -> None:
         """Forgets all frames: the next one is the first."""
@@ -45,12 +49,12 @@ class Stream(BaseStream):
     @property
     def stats(self) -> Stats:
         """What the last frame cost."""
-        layers, macs = {}, 0
+        layers, macs, counts = {}, 0, self._n[:]
         for layer in self.engine.program.layers:
-            active = int(self._n[layer.counts : layer.counts + self.engine.threads].sum())
+            active = int(counts[layer.counts : layer.counts + self.engine.threads].sum())
             macs += active * layer.macs
             layers[layer.name] = active / layer.positions
-        return Stats(macs, self.engine.total_macs, bool(self._n[Cell.REFRESH]), layers)
+        return Stats(macs, self.engine.total_macs, bool(counts[Cell.REFRESH]), layers)
 
     def active(self) -> dict[str, NDArray[np.bool_]]:
         """The positions of each layer that the last frame computed, bool [H, W]."""

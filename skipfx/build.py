@@ -46,6 +46,7 @@ def compile_engine(
         skip: from `skipfx.transform`.
         target: "cpu" for this machine; "cpu:NAME" for others, with an instruction-set level (x86-64-v2, -v3, -v4,
             armv8-a) or a CPU that LLVM knows, such as znver4. It decides the register tiles.
+            "cuda" for GPUs, or "cuda:sm_80,sm_90" for some architectures.
         sizes: heights and widths of the frame, for an engine each; None: the size of the example, for one engine.
         threads: cores that a step may use; None: all that this process may use.
         dense_above: share of a frame's pixels that may change before the frame is a refresh.
@@ -63,7 +64,7 @@ def compile_engine(
     plan = lower(skip.graph_module)
     kind = backend(target)
     image = assemble(plan, dense_above, kind.tiles(target))
-    code, level = kind.compile(target, image.cores, image.epilogues)
+    code, level = kind.compile(target, image)
     parts = tuple(
         Part(call, segment.arrays_in, segment.arrays_out, segment.island)
         for call, segment in zip(image.calls, plan.segments, strict=True)

@@ -6,6 +6,7 @@ SkipfxError                 1
 │   └── FrameError          2   a frame of the wrong shape, type, device, or with NaN
 ├── CaptureError            1   the model could not be captured
 ├── CompileError            1   the graph could not be lowered
+├── DeviceError             1   no GPU, no driver, or not enough of its memory
 ├── ArtifactError           1   a file that is missing, damaged, or of another version
 ├── MediaError              1   a clip that cannot be read
 ├── TrainingError           1   a training that cannot go on
@@ -41,6 +42,10 @@ class CaptureError(SkipfxError):
 
 class CompileError(SkipfxError):
     """The graph could not be lowered to the target."""
+
+
+class DeviceError(SkipfxError):
+    """A GPU that is missing, has no driver, is too old for the code, or is out of memory."""
 
 
 class ArtifactError(SkipfxError):

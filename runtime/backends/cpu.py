@@ -9,7 +9,7 @@ from pathlib import Path
 from skipfx.errors import CompileError
 from skipfx.files import write_whole
 from skipfx.runtime.backends.levels import ARM, cpu_levels, host_levels
-from skipfx.runtime.image import EpilogueSpec
+from skipfx.runtime.image import EpilogueSpec, Image
 from skipfx.runtime.kernels.table import CoreSpec, Tile
 
 TILES = {
@@ -29,18 +29,17 @@ def tiles_cpu(target: str) -> tuple[Tile, ...]:
     return TILES[_level(target)]
 
 
-def compile_cpu(target: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> tuple[bytes, str]:
+def compile_cpu(target: str, image: Image) -> tuple[bytes, str]:
     """The object code of `step`, and the instruction-set level it needs.
 
     Args:
         target: "cpu" for this machine; "cpu:LEVEL", or "cpu:NAME" with a CPU that LLVM knows.
-        cores: what the module must hold of cores,
-        epilogues: and of epilogues.
+        image: of the network; it says what the module must hold.
 
     Raises:
         CompileError: the level is unknown.
     """
-    level = _level(target)
+    level, cores, epilogues = _level(target), image.cores, image.epilogues
     cached = cache_folder() / f"{_key(level, cores, epilogues)}.o"
     if cached.is_file():
         return cached.read_bytes(), level

@@ -35,8 +35,11 @@ def fold(squares: Any, largest: Any) -> None:
         half //= 2
 
 
-def epilogue(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Callable[..., None]:
-    """The body for one expression.
+Value = Callable[..., Any]
+
+
+def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Value:
+    """The arithmetic of one expression, of (memory, row, scratch, y, x, first channel, lane).
 
     Args:
         expr: ("input", 0) is the core's value if there is a core; the operands follow.
@@ -57,6 +60,12 @@ def epilogue(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Callabl
             return mem.a[first] if broadcast[number] else mem.a[first + at + lane]
 
         return evaluate(expr, leaf)
+
+    return value
+
+
+def epilogue(value: Value) -> Callable[..., None]:
+    """The body for the arithmetic of one expression."""
 
     @T.inline
     def write(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:

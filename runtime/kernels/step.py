@@ -19,7 +19,7 @@ from skipfx.runtime.kernels.active import active
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
-from skipfx.runtime.kernels.epilogue import epilogue, settle
+from skipfx.runtime.kernels.epilogue import epilogue, settle, value_of
 from skipfx.runtime.kernels.memory import Memory, kernel
 from skipfx.runtime.kernels.move import move
 from skipfx.runtime.kernels.pool import pool
@@ -67,7 +67,7 @@ def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[tuple[Any, bool, 
         number: define(f"{core.name.lower()}_{number}", CORES[core] if tile is None else conv(tile))
         for number, (core, tile) in enumerate(cores)
     }
-    ends = {number: define(f"epilogue_{number}", epilogue(*spec)) for number, spec in enumerate(epilogues)}
+    ends = {number: define(f"epilogue_{number}", epilogue(value_of(*spec))) for number, spec in enumerate(epilogues)}
     steps = {op: define(op.name.lower(), body) for op, body in STEPS.items()}
     steps[Op.COMPUTE] = define("compute", _compute(used, ends, define("settle", settle)))
     functions[GlobalVar("step")] = _step(steps)

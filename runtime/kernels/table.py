@@ -27,6 +27,11 @@ LANES: Final = 16  # channels of a vector
 SCRATCH: Final = 8192  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
 SHIFT: Final = 16
+# on a GPU
+THREADS: Final = 128  # of a block
+BLOCKS: Final = 4  # of a launch, for each multiprocessor
+POSITIONS: Final = 64  # active positions that a block works on at a time
+
 FLT_MAX: Final = 3.4028234e38
 
 
@@ -84,6 +89,8 @@ class Cell(IntEnum):
     BAD = 1  # a frame holds NaN or infinity
     FULL = 2  # emit everything: the output array is fresh
     SLOT = 3  # bit of the output array in the dirty maps
+    TAKEN = 4  # on a GPU: address of the arrays taken in,
+    GIVEN = 5  # and of the array given out
     FIRST_COUNT = 8
 
 

@@ -1,0 +1,71 @@
+"""What a GPU launches for a call: one or two kernels for every row of its table. No compiler is imported."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipfx.runtime.image import Call, Image
+from skipfx.runtime.kernels.table import Column, Op
+
+if TYPE_CHECKING:
+    from skipfx.runtime.engine import Program
+
+Pairs = tuple[tuple[int, int], ...]
+K = Column
+NAMES = {
+    Op.CLEAR: "clear",
+    Op.COMPARE: "compare",
+    Op.DILATE: "dilate",
+    Op.DECIDE: "decide",
+    Op.COMMIT: "commit",
+    Op.LIST: "active",
+    Op.EMIT: "emit",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch.
+
+    Attributes:
+        kernel: its name.
+        row: first number of the row in `c`.
+        zero_counts: whether the counts are set to zero behind it.
+    """
+
+    kernel: str
+    row: int
+    zero_counts: bool = False
+
+
+def launches(program: "Program") -> tuple[Launch, ...]:
+    """The launches of a step, in order."""
+    c, found = program.c, []
+    for row in rows(program.parts[0].call):
+        op = Op(int(c[row + K.OP]))
+        name = kernel_name(*pair(c, row)) if op is Op.COMPUTE else NAMES[op]
+        found.append(Launch(name, row, zero_counts=op is Op.CLEAR))
+    return tuple(found)
+
+
+def pairs(image: Image) -> Pairs:
+    """The numbers of core and epilogue that occur together in a plan, each pair once."""
+    found = {pair(image.c, row) for call in image.calls for row in rows(call) if image.c[row + K.OP] == Op.COMPUTE}
+    return tuple(sorted(found))
+
+
+def rows(call: Call) -> range:
+    """Where the rows of a call begin in `c`."""
+    return range(call.begin, call.begin + call.rows * int(K.NUMBERS), int(K.NUMBERS))
+
+
+def pair(c: NDArray[np.int64], row: int) -> tuple[int, int]:
+    """The numbers of the core (-1: none) and the epilogue of a row that computes."""
+    return int(c[row + K.CORE]), int(c[row + K.EPILOGUE])
+
+
+def kernel_name(core: int, epilogue: int) -> str:
+    """The kernel for a core and an epilogue."""
+    return f"compute_{core}_{epilogue}" if core >= 0 else f"compute_{epilogue}"

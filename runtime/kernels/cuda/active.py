@@ -1,0 +1,106 @@
+"""Active lists on a GPU: the output positions whose window holds a change, compacted.
+
+A block looks at THREADS positions of a row at a time, counts its hits by a running sum and takes room for them in the
+list by one atomic addition. So positions stand in row order within a row's run; the order of the runs is left to
+chance, and no value depends on it, because every position is computed by itself.
+"""
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from skipfx.runtime.kernels.cuda.thread import atomic_add, running_sum, share, sync
+from skipfx.runtime.kernels.table import SHIFT, THREADS, Cell, Column, SourceColumn
+
+K = Column
+S = SourceColumn
+
+
+def above(mem: Any, source: Any, y: Any, k: Any) -> Any:
+    """Row of a source's map that output row y reads at kernel row k."""
+    strided = y * mem.c[source + S.STRIDE_H] - mem.c[source + S.PAD_H] + k * mem.c[source + S.DILATION_H]
+    listed = mem.c[mem.c[source + S.TABLE_H] + y * mem.c[source + S.KERNEL_H] + k]
+    return T.if_then_else(mem.c[source + S.KIND] == 1, listed, strided)
+
+
+def beside(mem: Any, source: Any, x: Any, k: Any) -> Any:
+    """Column of a source's map that output column x reads at kernel column k."""
+    strided = x * mem.c[source + S.STRIDE_W] - mem.c[source + S.PAD_W] + k * mem.c[source + S.DILATION_W]
+    listed = mem.c[mem.c[source + S.TABLE_W] + x * mem.c[source + S.KERNEL_W] + k]
+    return T.if_then_else(mem.c[source + S.KIND] == 1, listed, strided)
+
+
+@T.inline
+def find(mem: Any, row: Any, y: Any, x: Any, hit: Any) -> None:
+    """Sets `hit` where the window of a position holds a change."""
+    for i in range(mem.c[row + K.SOURCE_COUNT]):
+        source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
+        for k in range(mem.c[source + S.KERNEL_H]):
+            line = T.Bind(above(mem, source, y, k))
+            if T.And(line >= 0, line < mem.c[source + S.HEIGHT]):
+                if mem.m[mem.c[source + S.FLAGS] + line] > 0:
+                    changes = T.Bind(mem.c[source + S.MAP] + line * mem.c[source + S.MAP_ROW])
+                    for j in range(mem.c[source + S.KERNEL_W]):
+                        column = T.Bind(beside(mem, source, x, j))
+                        if T.And(column >= 0, column < mem.c[source + S.WIDTH]):
+                            hit[0] = hit[0] | T.Cast("int64", mem.m[changes + column])
+
+
+@T.inline
+def touch(mem: Any, row: Any, y: Any, touched: Any) -> None:
+    """Sets `touched` where any row that an output row reads holds a change."""
+    for i in range(mem.c[row + K.SOURCE_COUNT]):
+        source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
+        if mem.n[mem.c[source + S.COUNT]] > 0:
+            for k in range(mem.c[source + S.KERNEL_H]):
+                line = T.Bind(above(mem, source, y, k))
+                if T.And(line >= 0, line < mem.c[source + S.HEIGHT]):
+                    touched[0] = touched[0] | T.Cast("int64", mem.m[mem.c[source + S.FLAGS] + line])
+
+
+@T.inline
+def list_row(mem: Any, thread: Any, row: Any, y: Any, width: Any, sums: Any, base: Any) -> None:
+    """Appends the active positions of a row."""
+    for j in range((width + (THREADS - 1)) // THREADS):
+        x = T.Bind(thread + j * THREADS)
+        hit = T.alloc_buffer((1,), "int64", scope="local")
+        hit[0] = T.int64(0)
+        if x < width:
+            find(mem, row, y, x, hit)
+        sums[thread] = hit[0]
+        running_sum(sums, thread)
+        if thread == 0:
+            base[0] = atomic_add(mem.n, mem.c[row + K.LIST_COUNT], sums[THREADS - 1])
+        sync()
+        if hit[0] > 0:
+            mem.q[mem.c[row + K.LIST] + base[0] + sums[thread] - 1] = (y << SHIFT) | x
+        sync()
+
+
+@T.inline
+def active(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
+    """Fills the list; its count starts at zero."""
+    height = T.Bind(mem.c[row + K.HEIGHT])
+    width = T.Bind(mem.c[row + K.WIDTH])
+    sums = T.alloc_buffer((THREADS,), "int64", scope="shared")
+    base = T.alloc_buffer((1,), "int64", scope="shared")
+    all = T.alloc_buffer((1,), "int64", scope="local")
+    all[0] = mem.n[T.int64(Cell.REFRESH)]
+    for i in range(mem.c[row + K.SOURCE_COUNT]):
+        source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
+        if T.And(mem.n[mem.c[source + S.COUNT]] > 0, mem.c[source + S.KIND] == 2):
+            all[0] = T.int64(1)
+    for i in range(share(height, block, blocks)):
+        y = T.Bind(block + i * blocks)
+        touched = T.alloc_buffer((1,), "int64", scope="local")
+        touched[0] = T.int64(0)
+        if all[0] > 0:
+            for j in range(share(width, thread, THREADS)):
+                x = T.Bind(thread + j * THREADS)
+                mem.q[mem.c[row + K.LIST] + y * width + x] = (y << SHIFT) | x
+        else:
+            touch(mem, row, y, touched)
+            if touched[0] > 0:
+                list_row(mem, thread, row, y, width, sums, base)
+    if T.And(all[0] > 0, T.And(block == 0, thread == 0)):
+        mem.n[mem.c[row + K.LIST_COUNT]] = height * width

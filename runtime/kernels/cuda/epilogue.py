@@ -1,0 +1,95 @@
+"""The end of a step on a GPU: see `skipfx.runtime.kernels.epilogue`, whose arithmetic and order of sums this keeps.
+
+LANES threads share a position; each sums over the channels of its lane, and the lanes are folded as a tree.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tvm.script import tirx as T
+
+from skipfx.runtime.kernels.cuda.thread import share, sync
+from skipfx.runtime.kernels.epilogue import Value
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, POSITIONS, SHIFT, THREADS, Cell, Column
+
+K = Column
+MASK = (1 << SHIFT) - 1
+SIDE_BY_SIDE: Final = THREADS // LANES  # positions
+ROUNDS: Final = POSITIONS // SIDE_BY_SIDE
+
+
+@T.inline
+def fold(squares: Any, largest: Any, thread: Any) -> None:
+    """Adds (maximises) the lanes of each position onto its first."""
+    for level in T.unroll(LANES.bit_length() - 1):
+        half = T.meta_var(T.int64(LANES // 2) >> T.Cast("int64", level))
+        sync()
+        if thread % LANES < half:
+            for i in T.unroll(ROUNDS):
+                squares[i, thread] = squares[i, thread] + squares[i, thread + half]
+                largest[i, thread] = T.max(largest[i, thread], largest[i, thread + half])
+    sync()
+
+
+def epilogue(value: Value) -> Callable[..., None]:
+    """The body for one expression; `value` is its arithmetic."""
+
+    @T.inline
+    def measure(mem: Any, thread: Any, row: Any, first: Any, count: Any, start: Any, square: Any, large: Any) -> None:
+        """Puts new values into the scratch, and the squares and sizes of their differences beside each other."""
+        for i in range(ROUNDS):
+            place = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
+            square[i, thread] = T.float32(0)
+            large[i, thread] = T.float32(0)
+            if place < count:
+                position = T.Bind(mem.q[first + place])
+                y = T.Bind(position >> SHIFT)
+                x = T.Bind(position & MASK)
+                out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+                scratch = T.Bind(start + place * mem.c[row + K.SCRATCH_PITCH])
+                for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
+                    channel = T.Bind(block * LANES + thread % LANES)
+                    made = T.Bind(value(mem, row, scratch, y, x, channel, T.int64(0)))
+                    delta = T.Bind(made - mem.a[out + channel])
+                    mem.a[scratch + channel] = made
+                    square[i, thread] = square[i, thread] + delta * delta
+                    large[i, thread] = T.max(large[i, thread], T.abs(delta))
+
+    @T.inline
+    def write(mem: Any, thread: Any, row: Any, first: Any, count: Any, start: Any, square: Any, large: Any) -> None:
+        """Writes the values whose norm is above the threshold, and marks their positions."""
+        rms = T.Bind(mem.c[row + K.NORM])
+        for i in range(ROUNDS):
+            place = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
+            if place < count:
+                total = T.Bind(square[i, thread // LANES * LANES])
+                # a sum that is not finite holds NaN or infinity, new or held, which a norm cannot tell from the other
+                norm = T.Bind(
+                    T.Select(
+                        total <= T.float32(FLT_MAX),
+                        T.Select(rms > 0, total, large[i, thread // LANES * LANES]),
+                        T.float32(FLT_MAX),
+                    )
+                )
+                if T.Or(mem.n[T.int64(Cell.REFRESH)] > 0, norm > mem.w[mem.c[row + K.THRESHOLD] + rms]):
+                    y = T.Bind(mem.q[first + place] >> SHIFT)
+                    x = T.Bind(mem.q[first + place] & MASK)
+                    out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+                    scratch = T.Bind(start + place * mem.c[row + K.SCRATCH_PITCH])
+                    for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
+                        mem.a[out + block * LANES + thread % LANES] = mem.a[scratch + block * LANES + thread % LANES]
+                    if thread % LANES == 0:
+                        mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
+                        mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+                        mem.n[mem.c[row + K.COUNT]] = T.int64(1)  # that something changed; nobody asks how much
+
+    @T.inline
+    def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
+        square = T.alloc_buffer((ROUNDS, THREADS), "float32", scope="shared")
+        large = T.alloc_buffer((ROUNDS, THREADS), "float32", scope="shared")
+        sync()
+        measure(mem, thread, row, first, count, scratch, square, large)
+        fold(square, large, thread)
+        write(mem, thread, row, first, count, scratch, square, large)
+
+    return body

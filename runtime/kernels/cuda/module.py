@@ -1,0 +1,82 @@
+"""The kernels that a network needs on a GPU, and the launches that each row of its table stands for."""
+
+from typing import Any, Final, NamedTuple
+
+from tvm import IRModule
+from tvm.ir import GlobalVar
+from tvm.script import tirx as T
+
+from skipfx.runtime.gpu.launches import Pairs, kernel_name
+from skipfx.runtime.image import EpilogueSpec
+from skipfx.runtime.kernels.cuda.active import active
+from skipfx.runtime.kernels.cuda.conv import conv, depthwise
+from skipfx.runtime.kernels.cuda.emit import emit
+from skipfx.runtime.kernels.cuda.epilogue import epilogue
+from skipfx.runtime.kernels.cuda.frames import clear, commit, compare, decide, dilate
+from skipfx.runtime.kernels.cuda.maps import move, pool, resize
+from skipfx.runtime.kernels.cuda.thread import Body, device, share, sync
+from skipfx.runtime.kernels.epilogue import value_of
+from skipfx.runtime.kernels.table import POSITIONS, Cell, Column, Core, CoreSpec
+
+K = Column
+
+STEPS: Final[dict[str, Body]] = {"dilate": dilate, "decide": decide, "commit": commit, "active": active, "emit": emit}
+CORES: Final[dict[Core, Body]] = {
+    Core.CONV: conv,
+    Core.DEPTHWISE: depthwise,
+    Core.MAX_POOL: pool(maximum=True),
+    Core.AVG_POOL: pool(maximum=False),
+    Core.RESIZE: resize,
+    Core.MOVE: move,
+}
+
+
+class Kernels(NamedTuple):
+    """What a module must hold.
+
+    Attributes:
+        pairs: numbers of a core and of the epilogue behind it (`skipfx.runtime.gpu.launches`).
+        cores, epilogues: what the numbers stand for (`skipfx.runtime.image.Image`).
+    """
+
+    pairs: Pairs
+    cores: tuple[CoreSpec, ...]
+    epilogues: tuple[EpilogueSpec, ...]
+
+
+def cuda_module(found: Kernels) -> IRModule:
+    """The kernels of a network."""
+    kernels = {"clear": clear, "compare": compare} | {name: _unless_bad(body) for name, body in STEPS.items()}
+    for core, number in found.pairs:
+        body = None if core < 0 else CORES[found.cores[core][0]]
+        kernels[kernel_name(core, number)] = _unless_bad(_compute(body, epilogue(value_of(*found.epilogues[number]))))
+    return IRModule({GlobalVar(name): device(name, body) for name, body in kernels.items()})
+
+
+def _unless_bad(body: Body) -> Body:
+    """Leaves the state alone where a frame holds NaN."""
+
+    @T.inline
+    def guarded(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
+        if mem.n[T.int64(Cell.BAD)] == 0:
+            body(mem, block, blocks, thread, row)
+
+    return guarded
+
+
+def _compute(core: Body | None, end: Body) -> Body:
+    """Goes through the active list tile by tile; a block's scratch holds one tile."""
+
+    @T.inline
+    def compute(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
+        total = T.Bind(mem.n[mem.c[row + K.LIST_COUNT]])
+        scratch = T.Bind(mem.c[row + K.SCRATCH] + block * mem.c[row + K.SCRATCH_SIZE])
+        for i in range(share((total + (POSITIONS - 1)) // POSITIONS, block, blocks)):
+            at = T.Bind((block + i * blocks) * POSITIONS)
+            count = T.Bind(T.min(total - at, T.int64(POSITIONS)))
+            if core is not None:
+                core(mem, thread, row, mem.c[row + K.LIST] + at, count, scratch)
+                sync()
+            end(mem, thread, row, mem.c[row + K.LIST] + at, count, scratch)
+
+    return compute

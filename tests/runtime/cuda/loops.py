@@ -1,0 +1,199 @@
+"""Runs GPU kernels on a CPU: the same TensorIR, with its thread axes turned into loops.
+
+A block's threads must all have come to a barrier before any of them goes on. So the body of a kernel is cut at its
+barriers, and each piece becomes a loop over the threads of its own: every thread runs the piece to its end before any
+begins the next. A loop or branch that holds a barrier goes around the loops over threads, and stops with an error where
+the threads do not agree on it, which on a GPU would never end. What a thread keeps for itself across a barrier becomes
+an array with one place per thread; what a block shares stays one array.
+
+Between two barriers the threads of a GPU run in any order, here in the order that `order` gives. A kernel that needs a
+barrier it does not have gives other results in another order, so tests run every kernel forwards, backwards and mixed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm_ffi
+from tvm import IRModule, tirx
+from tvm.ir import Call, StringImm
+from tvm.ir.expr import TensorLoad
+from tvm.tirx import (
+    AllocBuffer,
+    AssertStmt,
+    Bind,
+    BufferLoad,
+    BufferStore,
+    Evaluate,
+    For,
+    ForKind,
+    IfThenElse,
+    IntImm,
+    PrimFunc,
+    SeqStmt,
+    Var,
+)
+
+Order = Callable[[Any, Any], Any]
+
+ORDERS: dict[str, Order] = {
+    "forwards": lambda i, count: i,
+    "backwards": lambda i, count: count - 1 - i,
+    "mixed": lambda i, count: (i * 61 + 7) % count,  # 61 is prime to the numbers of threads and blocks
+}
+
+
+def looped(module: IRModule, order: Order) -> IRModule:
+    """The kernels of a module as plain functions of the same arguments."""
+    return IRModule({name: _function(function, order) for name, function in module.functions.items()})
+
+
+def _function(function: PrimFunc, order: Order) -> PrimFunc:
+    head, blocks = list(function.body.seq)[:-1], function.body.seq[-1]
+    threads = blocks.body
+    assert [loop.thread_binding.thread_tag for loop in (blocks, threads)] == ["blockIdx.x", "threadIdx.x"]
+    block = _Block(threads.loop_var, int(threads.extent), order)
+    number = Var("block", "int64")
+    inside = tvm_ffi.structural_map(
+        block.region(threads.body), (Var, _replace({blocks.loop_var: order(number, blocks.extent)}))
+    )
+    body: Any = SeqStmt([*head, For(number, 0, blocks.extent, ForKind.SERIAL, inside)])
+    place = tirx.decl_buffer((1,), "int64", "place")  # a tensor on the CPU, so that arrays are allocated there
+    plain = PrimFunc([*function.params, place], body, function.ret_type)
+    return plain.with_attr({"global_symbol": function.attrs["global_symbol"], "tirx.noalias": True, "s_tir": True})
+
+
+@dataclass
+class _Block:
+    """The rewriting of one kernel.
+
+    Attributes:
+        thread: the thread axis; count: its extent.
+        private: what a thread keeps across barriers, as an array over the threads.
+        shared: what the block shares, as an ordinary buffer.
+    """
+
+    thread: Var
+    count: int
+    order: Order
+    private: dict[Any, Any] = field(default_factory=dict)
+    shared: dict[Any, Any] = field(default_factory=dict)
+
+    def region(self, stmt: Any) -> Any:
+        """A statement that all threads of the block run."""
+        if not _has_barrier(stmt):
+            return self._each([stmt])
+        if isinstance(stmt, SeqStmt):
+            return self._sequence(list(stmt.seq))
+        if isinstance(stmt, For):
+            extent, agree = self._agreed(stmt.extent)
+            loop = For(stmt.loop_var, stmt.min, extent, ForKind.SERIAL, self.region(stmt.body))
+            return SeqStmt([agree, loop])
+        if isinstance(stmt, IfThenElse):
+            condition, agree = self._agreed(stmt.condition)
+            otherwise = None if stmt.else_case is None else self.region(stmt.else_case)
+            return SeqStmt([agree, IfThenElse(condition, self.region(stmt.then_case), otherwise)])
+        return Evaluate(0)  # a barrier by itself: there is nothing to wait for
+
+    def _sequence(self, stmts: list[Any]) -> Any:
+        done: list[Any] = []
+        piece: list[Any] = []
+        for stmt in stmts:
+            if isinstance(stmt, AllocBuffer):
+                done.append(self._allocation(stmt.buffer))
+            elif isinstance(stmt, Bind):
+                done.append(AllocBuffer(self._per_thread(stmt.var, stmt.var.name, str(stmt.var.ty), ())))
+                piece.append(BufferStore(self.private[stmt.var], stmt.value, [self.thread]))
+            elif _has_barrier(stmt):
+                done += [self._each(piece), self.region(stmt)]
+                piece = []
+            else:
+                piece.append(stmt)
+        return SeqStmt([*done, self._each(piece)])
+
+    def _allocation(self, buffer: Any) -> Any:
+        if buffer.scope() == "shared":
+            self.shared[buffer] = tirx.decl_buffer(buffer.shape, buffer.dtype, buffer.name)
+            return AllocBuffer(self.shared[buffer])
+        return AllocBuffer(self._per_thread(buffer, buffer.name, buffer.dtype, tuple(buffer.shape)))
+
+    def _per_thread(self, key: Any, name: str, dtype: str, shape: tuple[Any, ...]) -> Any:
+        self.private[key] = tirx.decl_buffer((self.count, *shape), dtype, name)
+        return self.private[key]
+
+    def _each(self, stmts: list[Any]) -> Any:
+        """A loop over the threads around statements without a barrier."""
+        if not stmts:
+            return Evaluate(0)
+        number = Var("thread", "int32")
+        body = SeqStmt(stmts) if len(stmts) > 1 else stmts[0]
+        return For(number, 0, self.count, ForKind.SERIAL, self._at(body, self.order(number, self.count)))
+
+    def _at(self, value: Any, thread: Any) -> Any:
+        """A statement or expression as one thread runs it."""
+        value = tvm_ffi.structural_map(value, ((Evaluate, BufferStore), _plain_atomic))
+        callbacks = [(TensorLoad, self._load), (BufferStore, self._store), (Var, self._variable), (For, _rolled)]
+        value = tvm_ffi.structural_map(value, callbacks)
+        return tvm_ffi.structural_map(value, (Var, _replace({self.thread: thread})))
+
+    def _variable(self, var: Any) -> Any:
+        if var in self.private and not tirx.is_buffer_var(var):
+            return BufferLoad(self.private[var], [self.thread])
+        return var
+
+    def _load(self, load: Any) -> Any:
+        buffer, indices = self._moved(load.source, load.indices)
+        return BufferLoad(buffer, indices)
+
+    def _store(self, store: Any) -> Any:
+        buffer, indices = self._moved(store.buffer, store.indices)
+        return BufferStore(buffer, store.value, indices)
+
+    def _moved(self, buffer: Any, indices: Any) -> tuple[Any, list[Any]]:
+        if buffer in self.private and tirx.is_buffer_var(buffer):
+            return self.private[buffer], [self.thread, *indices]
+        return self.shared.get(buffer, buffer), list(indices)
+
+    def _agreed(self, value: Any) -> tuple[Any, Any]:
+        """The value that thread 0 finds, and a check that all threads find the same."""
+        number = Var("thread", "int32")
+        first = self._at(value, IntImm("int32", 0))
+        same = self._at(value, number).astype("int64").equal(first.astype("int64"))
+        message = [StringImm("a barrier that not all threads come to")]
+        check = AssertStmt(same, StringImm("RuntimeError"), message)  # in the order of TVM's code
+        return first, For(number, 0, self.count, ForKind.SERIAL, check)
+
+
+def _replace(table: dict[Any, Any]) -> Callable[[Any], Any]:
+    return lambda var: table.get(var, var)
+
+
+def _is_atomic(value: Any) -> bool:
+    return isinstance(value, Call) and value.op.name == "tirx.call_extern" and value.args[0].value == "atomic_add"
+
+
+def _plain_atomic(stmt: Any) -> Any:
+    """An atomic addition as a plain one, behind the store of what was there before, where that is asked for."""
+    if not _is_atomic(stmt.value):
+        return stmt
+    cell, added = stmt.value.args[1].args[0], stmt.value.args[2]
+    addition = BufferStore(cell.source, cell + added, cell.indices)
+    if isinstance(stmt, Evaluate):
+        return addition
+    return SeqStmt([BufferStore(stmt.buffer, cell, stmt.indices), addition])
+
+
+def _rolled(loop: For) -> For:
+    """An unrolled loop as a loop: the same, and much less to compile."""
+    return For(loop.loop_var, loop.min, loop.extent, ForKind.SERIAL, loop.body)
+
+
+def _has_barrier(stmt: Any) -> bool:
+    found: list[bool] = []
+
+    def look(call: Any) -> None:
+        if getattr(call.op, "name", "") == "tirx.tvm_storage_sync":
+            found.append(True)
+
+    tvm_ffi.structural_walk(stmt, (Call, look))
+    return bool(found)

@@ -1,0 +1,147 @@
+"""Device code: every kernel compiles and fits, and engines for GPUs are made without one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from skipfx.build import compile_engine
+from skipfx.errors import CompileError, DeviceError
+from skipfx.options import Hold
+from skipfx.passes.lower import lower
+from skipfx.runtime import load
+from skipfx.runtime.assemble import assemble
+from skipfx.runtime.backends import cuda as backend
+from skipfx.runtime.gpu import driver
+from skipfx.runtime.gpu.launches import NAMES, kernel_name, pairs
+from skipfx.runtime.image import Image
+from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module
+from skipfx.runtime.kernels.table import THREADS
+from skipfx.transformation import transform
+from tests.networks import Squeeze, moving_clip, seeded
+from tests.runtime.check import changing
+from tests.runtime.cuda.driver import LoopDriver, loops
+from tests.runtime.cuda.network import Geometry, network
+
+REGISTERS = 65536  # of a multiprocessor, on all architectures
+SHARED = 48 * 1024  # bytes that a block may have without asking for more
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    clip = Geometry().clip()
+    skip = transform(network(Geometry()), clip[0], gate=Hold(threshold=0.1))
+    return assemble(lower(skip.graph_module), tiles=backend.tiles_cuda("cuda"))
+
+
+def kernels(image: Image) -> Kernels:
+    """What the module of a network holds."""
+    return Kernels(pairs(image), image.cores, image.epilogues)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKIPFX_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def nvcc() -> None:
+    try:
+        backend.nvcc()
+    except CompileError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    try:
+        driver.open_driver()
+    except DeviceError:
+        return
+    pytest.skip("there is a GPU here")
+
+
+def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
+    text = backend.source(cuda_module(kernels(image)))
+    _, needs = backend.assemble_source(text, ("sm_80", "sm_90"))
+    launched = {*NAMES.values(), *(kernel_name(*found) for found in pairs(image))}
+    assert {(need.kernel, need.architecture) for need in needs} == {
+        (name, architecture) for name in launched for architecture in ("sm_80", "sm_90")
+    }
+    for need in needs:
+        assert need.spilled == 0, need
+        assert need.shared <= SHARED, need
+        assert 0 < need.registers * THREADS * 3 <= REGISTERS, need  # three blocks side by side, at least
+
+
+def test_barriers_are_those_of_the_kernels(image: Image) -> None:
+    """The CUDA source has the barriers and the shared arrays of the kernels, one for one (loops unrolled)."""
+    text = backend.source(cuda_module(kernels(image)))
+    bodies = {part.split("(")[0].split()[-1]: part for part in text.split('extern "C" __global__')[1:]}
+    assert bodies["dilate"].count("__syncthreads()") == 2 * (THREADS.bit_length() - 1) + 1
+    assert bodies["compare"].count("__syncthreads()") == 1
+    assert bodies["emit"].count("__syncthreads()") == 1
+    assert bodies["clear"].count("__syncthreads()") == 0
+    assert bodies["compute_0_0"].count("__shared__") == 5
+
+
+def test_an_engine_is_made_and_stored_without_a_gpu(nvcc: None, no_gpu: None, tmp_path: Path) -> None:
+    frame = changing((3, 9, 10))[0]
+    skip = transform(seeded(nn.Conv2d(3, 4, 3, padding=1)), frame)
+    engine = compile_engine(skip, target="cuda:sm_80")
+    engine.save(tmp_path / "net.skipfx")
+    loaded = load(tmp_path / "net.skipfx")
+    assert loaded.program.code == engine.program.code and len(loaded.program.code) > 1000
+    assert loaded.program.level == "sm_80"
+    with pytest.raises(DeviceError, match="GPU"):
+        loaded.stream()
+
+
+def test_device_code_is_compiled_once(image: Image, nvcc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = kernels(image)._replace(pairs=pairs(image)[:1])
+    code = backend.device_code(few, ("sm_80",))
+    monkeypatch.setattr(backend, "assemble_source", None)
+    assert backend.device_code(few, ("sm_80",)) == code
+
+
+def test_a_stored_engine_runs_as_the_one_it_was_made_of(tmp_path: Path) -> None:
+    clip = Geometry().clip()
+    with loops(LoopDriver()):
+        engine = compile_engine(transform(network(Geometry()), clip[0]), target="cuda")
+        engine.save(tmp_path / "net.skipfx")
+        loaded = load(tmp_path / "net.skipfx")
+        one, other = engine.stream(), loaded.stream()
+        for frames in clip[:3]:
+            for mine, stored in zip(one(frames[0].numpy()), other(frames[0].numpy()), strict=True):
+                assert np.array_equal(mine, stored)
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_61", "cuda:sm_80,turing", "cuda:90"])
+def test_an_unknown_architecture_is_refused(image: Image, target: str) -> None:
+    with pytest.raises(CompileError, match=r"unknown; expected some of sm_75, sm_80"):
+        backend.compile_cuda(target, image)
+
+
+def test_islands_are_refused() -> None:
+    clip = moving_clip(3, 13, 18, length=1)
+    with pytest.raises(CompileError, match="dense islands"):
+        compile_engine(transform(seeded(Squeeze()), clip[0]), target="cuda")
+
+
+def test_a_missing_compiler_is_named(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PATH", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(CompileError, match="CUDA_HOME"):
+        backend.compile_cuda("cuda", image)
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "expected"),
+    [
+        ((8, 0), "sm_80", True), ((8, 6), "sm_80", True), ((7, 5), "sm_80", False), ((8, 0), "sm_86,sm_90", False),
+        ((9, 0), "sm_80", True), ((8, 9), "sm_75,sm_90", False), ((12, 0), "sm_75,sm_90", True),
+    ],
+)  # fmt: skip
+def test_which_code_a_gpu_runs(found: tuple[int, int], level: str, expected: bool) -> None:
+    assert driver.fits(found, level) is expected
