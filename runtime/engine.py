@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.errors import ArtifactError, OptionError
+from skipfx.errors import ArtifactError, OptionError, UsageError
 from skipfx.plan import Island
 from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.image import Call, LayerCell
@@ -124,7 +124,12 @@ class Engine:
         Args:
             count: how many.
             refresh_every: frames between two refreshes; None: only the first frame is one.
+
+        Raises:
+            UsageError: the engine is for a GPU.
         """
+        if self.on_gpu:
+            raise UsageError("streams on a GPU do not run in lock step yet: make a stream for each camera")
         return Lanes(self, count, refresh_every)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:

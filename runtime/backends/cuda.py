@@ -73,10 +73,19 @@ def compile_cuda(target: str, image: Image) -> tuple[bytes, str]:
             "the network has dense islands (`skipfx inspect` says which and why), and a GPU does not run them yet: "
             "compile it for the CPU"
         )
+    return device_code(kernels_of(image), names), ",".join(names)
+
+
+def kernels_of(image: Image) -> Kernels:
+    """The kernels that a network needs.
+
+    Raises:
+        CompileError: one of them is not written for GPUs.
+    """
     missing = sorted({core.name.lower() for core, _ in image.cores if core not in CORES})
     if missing:
         raise CompileError(f"a GPU does not run {', '.join(missing)} yet: compile the network for the CPU")
-    return device_code(Kernels(pairs(image), image.cores, image.epilogues), names), ",".join(names)
+    return Kernels(pairs(image), image.cores, image.epilogues)
 
 
 def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:

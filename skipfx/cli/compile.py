@@ -25,7 +25,7 @@ def command(
     output: Output,
     target: Annotated[
         str,
-        option("--target", "cpu for this machine, or cpu:NAME such as cpu:x86-64-v3 or cpu:znver4.", "cpu"),
+        option("--target", "cpu for this machine, cpu:NAME such as cpu:znver4, or cuda, cuda:sm_80.", "cpu"),
     ] = "cpu",
     sizes: Annotated[
         list[Any] | None,

@@ -16,7 +16,7 @@ from skipfx.runtime.backends import cuda as backend
 from skipfx.runtime.gpu import driver
 from skipfx.runtime.gpu.launches import NAMES, kernel_name, pairs
 from skipfx.runtime.image import Image
-from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module
+from skipfx.runtime.kernels.cuda.module import cuda_module
 from skipfx.runtime.kernels.table import THREADS
 from skipfx.transformation import transform
 from tests.networks import Squeeze, moving_clip, seeded
@@ -33,11 +33,6 @@ def image() -> Image:
     clip = Geometry().clip()
     skip = transform(network(Geometry()), clip[0], gate=Hold(threshold=0.1))
     return assemble(lower(skip.graph_module), tiles=backend.tiles_cuda("cuda"))
-
-
-def kernels(image: Image) -> Kernels:
-    """What the module of a network holds."""
-    return Kernels(pairs(image), image.cores, image.epilogues)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +58,7 @@ def no_gpu() -> None:
 
 
 def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
-    text = backend.source(cuda_module(kernels(image)))
+    text = backend.source(cuda_module(backend.kernels_of(image)))
     _, needs = backend.assemble_source(text, ("sm_80", "sm_90"))
     launched = {*NAMES.values(), *(kernel_name(*found) for found in pairs(image))}
     assert {(need.kernel, need.architecture) for need in needs} == {
@@ -77,7 +72,7 @@ def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
 
 def test_barriers_are_those_of_the_kernels(image: Image) -> None:
     """The CUDA source has the barriers and the shared arrays of the kernels, one for one (loops unrolled)."""
-    text = backend.source(cuda_module(kernels(image)))
+    text = backend.source(cuda_module(backend.kernels_of(image)))
     bodies = {part.split("(")[0].split()[-1]: part for part in text.split('extern "C" __global__')[1:]}
     assert bodies["dilate"].count("__syncthreads()") == 2 * (THREADS.bit_length() - 1) + 1
     assert bodies["compare"].count("__syncthreads()") == 1
@@ -99,7 +94,7 @@ def test_an_engine_is_made_and_stored_without_a_gpu(nvcc: None, no_gpu: None, tm
 
 
 def test_device_code_is_compiled_once(image: Image, nvcc: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = kernels(image)._replace(pairs=pairs(image)[:1])
+    few = backend.kernels_of(image)._replace(pairs=pairs(image)[:1])
     code = backend.device_code(few, ("sm_80",))
     monkeypatch.setattr(backend, "assemble_source", None)
     assert backend.device_code(few, ("sm_80",)) == code

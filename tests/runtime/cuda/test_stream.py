@@ -85,6 +85,11 @@ def test_a_frame_that_does_not_fit_is_named(skip: SkipModel, frame: Any, words: 
         stream(CLIP[0][0], CLIP[0][0])
 
 
+def test_lock_step_is_refused(skip: SkipModel) -> None:
+    with pytest.raises(UsageError, match="a stream for each camera"):
+        on(LoopDriver(), skip).lanes(2)
+
+
 def test_a_frame_elsewhere_is_refused(skip: SkipModel) -> None:
     class Elsewhere:
         def __dlpack_device__(self) -> tuple[int, int]:
