@@ -58,10 +58,18 @@ def _transformers(
 
 
 def _with_backbone(
-    family: str, architecture: str, kind: Kind, backbone: str, backbone_config: dict[str, Any], **config: Any
+    family: str,
+    architecture: str,
+    kind: Kind,
+    backbone: str,
+    backbone_config: dict[str, Any],
+    shape: tuple[int, int, int] = (3, 128, 160),
+    **config: Any,
 ) -> Architecture:
     options = {"architecture": architecture, "backbone": backbone, "backbone_config": backbone_config, **config}
-    return Architecture(f"transformers/{architecture}", family, kind, _call(f"{OWN}.packages:with_backbone", **options))
+    return Architecture(
+        f"transformers/{architecture}", family, kind, _call(f"{OWN}.packages:with_backbone", **options), shape
+    )
 
 
 def _own(family: str, where: str, name: str, shape: tuple[int, int, int] = (3, 128, 160)) -> Architecture:
@@ -134,13 +142,8 @@ CLASSIFIERS = [
     _timm("LeViT", "levit_conv_128s", "mixed", img_size=(128, 128)),
     _timm("ViT", "vit_tiny_patch16_224", "mixed", img_size=(128, 160)),
     _timm("Swin", "swin_tiny_patch4_window7_224", "mixed", img_size=(112, 224)),
-    _transformers(
-        "VAN", "VanForImageClassification", "convolutional", hidden_sizes=[16, 32, 64, 96], depths=[1, 1, 2, 1]
-    ),
-    _transformers("FocalNet", "FocalNetBackbone", "mixed", embed_dim=32, depths=[1, 1, 2, 1], image_size=128),
-    _transformers(
-        "CvT", "CvtForImageClassification", "mixed", embed_dim=[32, 64, 96], num_heads=[1, 2, 3], depth=[1, 1, 2]
-    ),
+    _own("VAN", "backbones", "VAN"),
+    _timm("FocalNet", "focalnet_tiny_srf", "mixed"),
 ]
 
 SEGMENTATION = [
@@ -153,7 +156,7 @@ SEGMENTATION = [
     _transformers("SegFormer", "SegformerForSemanticSegmentation", "mixed"),
     _transformers(
         "DPT", "DPTForSemanticSegmentation", "mixed", (3, 128, 128), image_size=128, fusion_hidden_size=32,
-        backbone_out_indices=[0, 1, 2, 2], neck_hidden_sizes=[24, 48, 96, 96], **SMALL,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[24, 48, 96, 96], **SMALL | {"num_hidden_layers": 4},
     ),
     _with_backbone(
         "UperNet", "UperNetForSemanticSegmentation", "convolutional", "ConvNextConfig",
@@ -185,6 +188,7 @@ DETECTION = [
     _transformers(
         "RT-DETR", "RTDetrForObjectDetection", "mixed", d_model=64, encoder_hidden_dim=64, decoder_layers=1,
         decoder_ffn_dim=64, encoder_ffn_dim=64, num_queries=20, decoder_attention_heads=2, encoder_attention_heads=2,
+        decoder_in_channels=[64, 64, 64],
     ),
 ]  # fmt: skip
 
@@ -200,7 +204,12 @@ PICTURES = [
     _transformers("GLPN", "GLPNForDepthEstimation", "mixed"),
     _transformers("Depth Anything", "DepthAnythingForDepthEstimation", "mixed", (3, 112, 140)),
     _own("MODNet", "pictures", "Matting"),
-    _transformers("ViTMatte", "VitMatteForImageMatting", "mixed", (4, 128, 128)),
+    _with_backbone(
+        "ViTMatte", "VitMatteForImageMatting", "mixed", "VitDetConfig",
+        {"num_channels": 4, "image_size": 128, "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3,
+         "out_features": ["stage2"], "window_block_indices": [0], "window_size": 4},
+        shape=(4, 128, 128), hidden_size=96,
+    ),
 ]  # fmt: skip
 
 ARCHITECTURES = [*CLASSIFIERS, *SEGMENTATION, *DETECTION, *PICTURES]

@@ -81,3 +81,52 @@ class CoordNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.body(x)
         return out
+
+
+class LargeKernelAttention(nn.Module):
+    """Large kernel attention (Guo et al., 2022): a 21 x 21 depthwise window in two steps, as a scale."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.far = nn.Conv2d(width, width, 7, padding=9, dilation=3, groups=width)
+        self.mix = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x * self.mix(self.far(self.near(x)))
+        return out
+
+
+class VANBlock(nn.Module):
+    """Attention and a convolutional perceptron, each behind a batch-norm and beside a scaled skip."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2))
+        self.scales = nn.ParameterList(torch.full((1, width, 1, 1), 0.5) for _ in range(2))
+        self.attention = nn.Sequential(
+            nn.Conv2d(width, width, 1), nn.GELU(), LargeKernelAttention(width), nn.Conv2d(width, width, 1)
+        )
+        self.perceptron = nn.Sequential(
+            nn.Conv2d(width, 4 * width, 1), nn.Conv2d(4 * width, 4 * width, 3, padding=1, groups=4 * width), nn.GELU(),
+            nn.Conv2d(4 * width, width, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.scales[0] * self.attention(self.norms[0](x))
+        return x + self.scales[1] * self.perceptron(self.norms[1](x))
+
+
+class VAN(nn.Module):
+    """Visual attention network (Guo et al., 2022), small."""
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 96)) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for inputs, outputs in pairwise((3, *widths)):
+            parts += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), VANBlock(outputs)]
+        self.body = nn.Sequential(*parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return out
