@@ -67,7 +67,7 @@ def choose(names: Sequence[str]) -> list[Architecture]:
 
 def try_all(chosen: Sequence[Architecture], options: argparse.Namespace) -> list[Result]:
     """The results of all that can be tried, in the order of the list."""
-    known = {result["name"]: result for result in _read(options.out)}
+    known = {result["name"]: result for result in read_results(options.out)}
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=len(chosen))
@@ -142,7 +142,8 @@ def _cells(result: Result) -> list[str]:
     ]
 
 
-def _read(path: Path | None) -> list[Result]:
+def read_results(path: Path | None) -> list[Result]:
+    """What a file has collected; nothing where there is none."""
     if path is None or not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -71,7 +71,7 @@ def settle(model: nn.Module, clip: Clip) -> None:
         norm.momentum = None
         norm.train()
     with torch.no_grad():
-        model(torch.cat(clip[:2]))
+        model(torch.cat(clip))
     for norm in norms:
         norm.eval()
 

@@ -208,7 +208,7 @@ PICTURES = [
         "ViTMatte", "VitMatteForImageMatting", "mixed", "VitDetConfig",
         {"num_channels": 4, "image_size": 128, "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3,
          "out_features": ["stage2"], "window_block_indices": [0], "window_size": 4},
-        shape=(4, 128, 128), hidden_size=96,
+        shape=(4, 128, 128), hidden_size=96, convstream_hidden_sizes=[16, 32, 64], fusion_hidden_sizes=[64, 32, 16, 8],
     ),
 ]  # fmt: skip
 

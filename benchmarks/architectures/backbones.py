@@ -114,7 +114,8 @@ class VANBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.scales[0] * self.attention(self.norms[0](x))
-        return x + self.scales[1] * self.perceptron(self.norms[1](x))
+        out: Tensor = x + self.scales[1] * self.perceptron(self.norms[1](x))
+        return out
 
 
 class VAN(nn.Module):
