@@ -62,8 +62,8 @@ def layer_times(engine: Engine, clip: Clip, rounds: int) -> list[LayerTime]:
         times = (now[row], sum(now[one] for one in listing), full[row] + sum(full[one] for one in listing))
         found[name] = [old + new for old, new in zip(found[name], times, strict=True)]
         listing.clear()
-    if ISLANDS in now:
-        found[ISLANDS] = [now[ISLANDS], 0.0, full[ISLANDS]]
+    if ISLANDS in full:  # on the clip they may have had nothing to do
+        found[ISLANDS] = [now.get(ISLANDS, 0.0), 0.0, full[ISLANDS]]
     return [LayerTime(name, *times) for name, times in found.items()]
 
 
