@@ -7,7 +7,8 @@ Measured on one core of an AMD EPYC with AVX-512 (ONNX Runtime 1.32), in ns; onl
     number      read by a gather, written again, and read by what follows         0.35
     piece       that a gather copies: a row, or a single number of a planar map   2
     transposed  number, between rows and the layout that convolutions take        0.1
-    held        number that is compared with its old value as a whole map         1.5
+    converted   number of an input that is computed whole, from rows to planes    1
+    held        number of an output that is compared as a whole map               1.5
     step        a handful of operators for every gathered layer                   30000
 
 A gathered block of b x b positions holds positions that did not change. Where things that move are EXTENT pixels wide
@@ -15,11 +16,12 @@ they cover e = EXTENT / (stride of the map) positions, and blocks around them ((
 convolution is gathered where that costs less than computing it whole when SHARE of the positions changed.
 """
 
+import math
 from dataclasses import dataclass
 
 from skipfx.passes.rules import Window
 
-MAC, SMALL_MAC, NUMBER, PIECE, TRANSPOSED, HELD, STEP = 0.0085, 0.0102, 0.35, 2.0, 0.1, 1.5, 30_000.0
+MAC, SMALL_MAC, NUMBER, PIECE, TRANSPOSED, CONVERTED, HELD, STEP = 0.0085, 0.0102, 0.35, 2.0, 0.1, 1.0, 1.5, 30_000.0
 EXTENT, SHARE = 64, 0.15
 BLOCKS = (1, 4, 8, 16)
 
@@ -60,7 +62,8 @@ def choose_block(layer: Layer, mask_block: int) -> int | None:
         possible = [b for b in possible if b == 1] or possible
     costs = {b: _per_position(layer, b) * _growth(b, mask_block, layer.scale) for b in possible}
     best = min(costs, key=lambda b: costs[b], default=None)
-    whole = (layer.macs * MAC + layer.channels[1] * HELD) * height * width
+    read = 0.0 if layer.planar else layer.channels[0] * CONVERTED * math.prod(layer.window.stride)
+    whole = (layer.macs * MAC + layer.channels[1] * HELD + read) * height * width
     if best is None or costs[best] * SHARE * height * width + STEP > whole:
         return None
     return best

@@ -6,6 +6,7 @@ the last block is moved inwards and overlaps the one before it: both compute the
 """
 
 from dataclasses import dataclass
+from operator import getitem
 
 import torch
 from torch import Tensor, fx
@@ -65,12 +66,8 @@ def through_lines(b: Builder, mask: fx.Node, lines: tuple[Tensor, Tensor]) -> fx
     for axis, taps in zip((2, 3), lines, strict=True):
         gathered = b.call(aten.index_select.default, mask, axis, b.constant(taps.T.reshape(-1)))
         parts = b.call(aten.chunk.default, gathered, taps.shape[1], axis)
-        mask = union(b, [b.call(_getitem, parts, i) for i in range(taps.shape[1])])
+        mask = union(b, [b.call(getitem, parts, i) for i in range(taps.shape[1])])
     return mask
-
-
-def _getitem(parts: list[Tensor], index: int) -> Tensor:
-    return parts[index]
 
 
 @dataclass(frozen=True)
@@ -78,21 +75,21 @@ class ActiveSet:
     """Active blocks of a grid of output positions.
 
     Attributes:
-        index: number of each active block, [n].
+        column: number of each active block, [n, 1].
         size: height and width of the grid, in positions.
         block: side b of a block.
     """
 
-    index: fx.Node
+    column: fx.Node
     size: Pair
     block: int
 
-    def starts(self, b: Builder, window: Window, border: int, width: int) -> fx.Node:
-        """Row of the first input position of each block, [n], in a map of that border and width."""
-        table = _block_starts(self.size, self.block, window, border, width)
+    def starts(self, b: Builder, window: Window, border: int, width: int, unit: int = 1) -> fx.Node:
+        """Row of the first input position of each block, [n, 1], in a map of that border and width; in units."""
+        table = block_starts(self.size, self.block, window, border, width) // unit
         if torch.equal(table, torch.arange(len(table))):
-            return self.index
-        return b.reshape(b.take(b.constant(table[:, None]), self.index), -1)
+            return self.column
+        return b.take(b.constant(table[:, None]), b.reshape(self.column, -1))
 
     def rows(self, b: Builder, border: int, width: int) -> fx.Node:
         """Row of every active position in a map of the grid's size with that border, [m]."""
@@ -101,16 +98,13 @@ class ActiveSet:
 
 
 def spread(b: Builder, starts: fx.Node, steps: Tensor) -> fx.Node:
-    """Every step from every start: [n] and [k] give [n, k]; [n] stays as it is where there is one step."""
-    if steps.numel() == 1:
-        return starts
-    return b.call(aten.add.Tensor, b.reshape(starts, -1, 1), b.constant(steps))
+    """Every step from every start, [n, k]."""
+    return starts if steps.numel() == 1 else b.call(aten.add.Tensor, starts, b.constant(steps))
 
 
 def active_set(b: Builder, mask: fx.Node, size: Pair, block: int) -> ActiveSet:
     """The blocks that a block mask names."""
-    found = b.call(aten.nonzero.default, b.reshape(mask, -1))
-    return ActiveSet(b.reshape(found, -1), size, block)
+    return ActiveSet(b.call(aten.nonzero.default, b.reshape(mask, -1)), size, block)
 
 
 def offsets(extent: Pair, dilation: Pair, row_width: int) -> Tensor:
@@ -129,7 +123,8 @@ def block_input(window: Window, block: int) -> tuple[Pair, Pair]:
     return (down, across), (1, 1)
 
 
-def _block_starts(size: Pair, block: int, window: Window, border: int, width: int) -> Tensor:
+def block_starts(size: Pair, block: int, window: Window, border: int, width: int) -> Tensor:
+    """Row of the first input position of every block of a grid, int64 [blocks]."""
     axes = []
     for axis in (0, 1):
         first = torch.arange(-(-size[axis] // block)) * block

@@ -8,6 +8,7 @@ somebody asks for it.
 """
 
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any, Literal
 
 import torch
@@ -184,10 +185,12 @@ class Lowering:
         return self.slots[key]
 
     def limit(self, test: fx.Node) -> fx.Node:
-        """What the distance of a hold test must exceed: the threshold, which every row exceeds on a refresh."""
-        threshold, norm = float(test.args[2]), test.args[3]  # type: ignore[arg-type]
-        value = torch.tensor(threshold * threshold if norm == "rms" else threshold)
-        return self.b.call(aten.where.ScalarSelf, self.refresh, -1.0, self.b.constant(value))
+        """What the distance of a hold test must exceed, [1]: the threshold, which every row exceeds on a refresh."""
+        tests = list(self.gm.graph.find_nodes(op="call_function", target=ops.changed))
+        values = torch.tensor([limit_of(found) for found in tests])
+        limits = self.b.call(aten.where.ScalarSelf, self.refresh, -1.0, self.b.constant(values))
+        each = self.b.call(aten.split_with_sizes.default, limits, [1] * len(tests))
+        return self.b.call(getitem, each, tests.index(test))
 
     def count(self, site: Site, mask: fx.Node) -> None:
         """Counts a layer's active blocks."""
@@ -215,6 +218,12 @@ class Lowering:
         """A map for a value, with a border as wide as its readers need."""
         shape: Any = tuple(g.value(node).shape[1:])
         return Map(shape, self.borders.get(node, 0), planar=is_planar(node), nchw=nchw)
+
+
+def limit_of(test: fx.Node) -> float:
+    """The threshold of a hold test, squared for the RMS."""
+    threshold, norm = float(test.args[2]), test.args[3]  # type: ignore[arg-type]
+    return threshold * threshold if norm == "rms" else threshold
 
 
 @dataclass

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from skipfx.passes.portable.builder import Builder
-from skipfx.passes.portable.grid import ActiveSet, block_input, offsets, spread
+from skipfx.passes.portable.grid import ActiveSet, block_input, block_starts, offsets, spread
 from skipfx.passes.rules import POINT, Window
 
 aten = torch.ops.aten
@@ -47,12 +47,22 @@ class Map:
         rows = (height + 2 * self.border) * (width + 2 * self.border)
         return (rows * channels, 1) if self.planar else (rows + self.spare, channels)
 
+    @property
+    def planes(self) -> torch.Tensor:
+        """Row of the first number of each channel, where the map is planar."""
+        channels, height, width = self.shape
+        return torch.arange(channels) * (height + 2 * self.border) * (width + 2 * self.border)
+
     def as_nchw(self, b: Builder) -> fx.Node:
         """The map as [1, C, H, W]."""
         if self.nchw is None:
             assert self.rows is not None
             self.nchw = to_nchw(b, self.rows, self)
         return self.nchw
+
+    def in_runs(self, b: Builder, run: int) -> fx.Node:
+        """The map in rows; planar: with so many numbers in a row."""
+        return self.as_rows(b) if run == 1 else b.reshape(self.as_rows(b), -1, run)
 
     def as_rows(self, b: Builder) -> fx.Node:
         """The map in rows."""
@@ -95,18 +105,19 @@ class Part:
 
 
 def gather_columns(b: Builder, parts: list[Part], active: ActiveSet, window: Window) -> fx.Node:
-    """What the window of each active block reads, position by position and channel by channel, [n, k C]."""
-    count = math.prod(block_input(window, active.block)[0])
+    """What the window of each active position reads, position by position and channel by channel, [n, k C]."""
+    extent, _ = block_input(window, active.block)
+    if extent == (1, 1):
+        return gather_rows(b, parts, active, window)
+    count = math.prod(extent)
     found = []
     for part in parts:
-        rows = _read(b, part.map, active, window)
-        if part.map.planar and count > 1:
-            rows = b.call(aten.permute.default, b.reshape(rows, -1, part.map.shape[0], count), [0, 2, 1])
-        elif part.map.planar:
-            rows = b.reshape(rows, -1, part.map.shape[0])
-        found.append(_cut(b, rows, part, -1))
-    joined = found[0] if len(found) == 1 else b.call(aten.cat.default, found, -1)
-    return joined if count == 1 else b.reshape(joined, -1, count * sum(part.count for part in parts))
+        rows, channels = _read(b, part.map, active, window), part.map.shape[0]
+        if part.map.planar:
+            rows = b.call(aten.permute.default, b.reshape(rows, -1, channels, count), [0, 2, 1])
+        found.append(_cut(b, rows, part, 2))
+    joined = found[0] if len(found) == 1 else b.call(aten.cat.default, found, 2)
+    return b.reshape(joined, -1, count * sum(part.count for part in parts))
 
 
 def gather_blocks(b: Builder, parts: list[Part], active: ActiveSet, window: Window) -> fx.Node:
@@ -123,26 +134,40 @@ def gather_blocks(b: Builder, parts: list[Part], active: ActiveSet, window: Wind
     return found[0] if len(found) == 1 else b.call(aten.cat.default, found, 1)
 
 
-def gather_rows(b: Builder, parts: list[Part], active: ActiveSet) -> fx.Node:
-    """The rows of the active positions themselves, [m, C]."""
-    if active.block == 1:
-        return gather_columns(b, parts, active, POINT)
+def gather_rows(b: Builder, parts: list[Part], active: ActiveSet, window: Window = POINT) -> fx.Node:
+    """The rows that the active positions read through a window of one position, [m, C]."""
     found = []
     for part in parts:
-        assert not part.map.planar
-        rows = b.take(part.map.as_rows(b), active.rows(b, part.map.border, part.map.shape[2]))
-        found.append(_cut(b, rows, part, -1))
-    return found[0] if len(found) == 1 else b.call(aten.cat.default, found, -1)
+        width, border = part.map.shape[2], part.map.border
+        starts = active.starts(b, window, border, width)
+        index = spread(b, starts, offsets((active.block, active.block), (1, 1), width + 2 * border))
+        if part.map.planar:
+            index = spread(b, b.reshape(index, -1, 1), part.map.planes)
+            rows = b.reshape(b.take(part.map.as_rows(b), index), -1, part.map.shape[0])
+        else:
+            rows = b.take(part.map.as_rows(b), b.reshape(index, -1))
+        found.append(_cut(b, rows, part, 1))
+    return found[0] if len(found) == 1 else b.call(aten.cat.default, found, 1)
 
 
 def _read(b: Builder, found: Map, active: ActiveSet, window: Window) -> fx.Node:
-    """The numbers that the active blocks read: [n, k, C] or [n, C]; planar: [n, C k, 1]."""
-    channels, height, width = found.shape
-    steps = offsets(*block_input(window, active.block), width + 2 * found.border)
+    """The numbers that the active blocks read: [n, k, C]; planar: [n, C k / run, run]."""
+    extent, dilation = block_input(window, active.block)
+    width, border = found.shape[2], found.border
+    steps, run = offsets(extent, dilation, width + 2 * border), 1
     if found.planar:
-        plane = (height + 2 * found.border) * (width + 2 * found.border)
-        steps = (steps + torch.arange(channels)[:, None] * plane).reshape(-1)
-    return b.take(found.as_rows(b), spread(b, active.starts(b, window, found.border, width), steps))
+        run = _run(found, active, window)
+        steps = (steps.reshape(extent)[:, ::run].reshape(-1) + found.planes[:, None]).reshape(-1) // run
+    return b.take(found.in_runs(b, run), spread(b, active.starts(b, window, border, width, run), steps))
+
+
+def _run(found: Map, active: ActiveSet, window: Window) -> int:
+    """How many numbers of a plane every block may read at once: pieces of so many start where all its lines do."""
+    (_, across), dilation = block_input(window, active.block)
+    width = found.shape[2]
+    starts = block_starts(active.size, active.block, window, found.border, width)
+    lengths = [across if dilation[1] == 1 else 1, width + 2 * found.border, *found.planes.tolist(), *starts.tolist()]
+    return math.gcd(*lengths)
 
 
 def _cut(b: Builder, node: fx.Node, part: Part, axis: int) -> fx.Node:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from operator import getitem
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
 from skipfx import graph as g
 from skipfx import ops
+from skipfx.passes.portable.builder import Builder
 from skipfx.passes.portable.grid import reach, through_lines, union
+from skipfx.passes.portable.sites import mask_block
 from skipfx.passes.rules import POINT, Local, local
 
 if TYPE_CHECKING:
@@ -62,12 +65,37 @@ def extent(node: fx.Node) -> tuple[int, int]:
 def opened(low: Lowering, gate: fx.Node) -> fx.Node:
     """Where a gate lets the new value through, when that is known without it."""
     mask = low.b.call(aten.logical_or.default, low.nchw(gate.args[0]), low.refresh)  # type: ignore[arg-type]
-    return low.b.call(aten.where.Scalar, mask, 1.0, 0.0)
+    return as_float(low.b, mask)
+
+
+def frame_opened(low: Lowering, gate: fx.Node, test: fx.Node) -> fx.Node:
+    """`opened` for the hold of a frame: the distance is dilated in place of the mask, which says the same.
+
+    A maximum over planes is a chain of maxima, since ONNX Runtime reduces over them slowly.
+    """
+    b, args = low.b, test.args
+    frame: Any = args[0]
+    former: Any = args[1]
+    delta = b.call(aten.abs.default, b.call(aten.sub.Tensor, low.nchw(frame), low.nchw(former)))
+    channels = int(g.value(frame).shape[1])
+    planes = b.call(aten.split_with_sizes.default, delta, [1] * channels, 1)
+    distance = union(b, [b.call(getitem, planes, index) for index in range(channels)])
+    sizes: list[Any] = [user.args[1] for user in test.users if user.target is ops.dilate]
+    for size in sizes:
+        distance = b.call(aten.max_pool2d.default, distance, [size] * 2, [1, 1], [size // 2] * 2)
+    mask = as_float(b, b.call(aten.gt.Tensor, distance, low.limit(test)))
+    block = mask_block(gate)
+    return mask if block == 1 else pooled(low, mask, block)
 
 
 def pooled(low: Lowering, mask: fx.Node, block: int) -> fx.Node:
     """The mask with every block open that holds an open position; see `skipfx.ops.block_mask`."""
-    return low.b.call(aten.where.Scalar, low.b.call(ops.block_mask, mask, block), 1.0, 0.0)
+    return as_float(low.b, low.b.call(ops.block_mask, mask, block))
+
+
+def as_float(b: Builder, mask: fx.Node) -> fx.Node:
+    """A bool mask as 0 and 1."""
+    return b.call(aten.to.dtype, mask, torch.float32)
 
 
 def active_blocks(low: Lowering, site: Site) -> fx.Node | None:
@@ -88,7 +116,7 @@ def active_blocks(low: Lowering, site: Site) -> fx.Node | None:
         whole = tuple(g.value(source).shape[2:]) == (1, 1) != size
         found.append(mask if whole else reach(low.b, mask, through, size, site.block, extent(source)))
     if any(p >= (k - 1) * d + 1 for p, k, d in zip(window.padding, window.kernel, window.dilation, strict=True)):
-        found.append(low.b.call(aten.where.Scalar, low.refresh, 1.0, 0.0))  # windows that read nothing but padding
+        found.append(as_float(low.b, low.refresh))  # windows that read nothing but padding
     grid = torch.zeros(1, 1, -(-size[0] // site.block), -(-size[1] // site.block))
     every = union(low.b, found)
     return every if len(found) == 1 and not whole else low.b.call(aten.maximum.default, every, low.b.constant(grid))

@@ -87,7 +87,7 @@ def _site(gm: fx.GraphModule, head: fx.Node, gate: fx.Node | None) -> Site | Non
         return None if gate is None else Site(head, gate, None, None, operands, 1, parameters)
     if core.family != "conv":
         return None
-    block = choose_block(_layer(gm, core, head), _mask_block(gate))
+    block = choose_block(_layer(gm, core, head), mask_block(gate))
     return None if block is None else Site(head, gate, core, group.core_node, operands, block, parameters)
 
 
@@ -100,11 +100,13 @@ def _layer(gm: fx.GraphModule, core: Local, head: fx.Node) -> Layer:
     return Layer(channels, size, core.window, core.macs, tallest / size[0], is_planar(core.inputs[0]), grouped)
 
 
-def _mask_block(gate: fx.Node | None) -> int:
-    mask = None if gate is None else gate.args[0]
+def mask_block(gate: fx.Node | None) -> int:
+    """The side of the blocks in which a gate fires."""
+    mask: Any = None if gate is None else gate.args[0]
     found = [n for n in (mask, *getattr(mask, "all_input_nodes", [])) if isinstance(n, fx.Node)]
-    sides = {ops.block_mask: 1, ops.fires: 2}  # which argument is the side of a block
-    return next((int(n.args[sides[n.target]]) for n in found if n.target in sides), 1)  # type: ignore[arg-type]
+    sides: dict[Any, int] = {ops.block_mask: 1, ops.fires: 2}  # which argument is the side of a block
+    places: list[Any] = [n.args[sides[n.target]] for n in found if n.target in sides]
+    return int(places[0]) if places else 1
 
 
 def is_planar(node: fx.Node) -> bool:

@@ -21,8 +21,8 @@ from skipfx import ops
 from skipfx.passes.portable.compute import new_rows
 from skipfx.passes.portable.grid import ActiveSet, active_set, reach, spread
 from skipfx.passes.portable.maps import Map, gather_rows
-from skipfx.passes.portable.masks import active_blocks, opened, pooled
-from skipfx.passes.portable.sites import Site
+from skipfx.passes.portable.masks import active_blocks, as_float, frame_opened, opened, pooled
+from skipfx.passes.portable.sites import Site, mask_block
 from skipfx.passes.rules import POINT
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ def write_site(low: Lowering, site: Site) -> None:
         _masked(low, site, site.gate)
         return
     test = hold_test(site)
-    if site.gate is not None and test is None:
-        _chosen(low, site, site.gate)
+    is_frame = g.record(site.head).role == "frame"
+    if site.gate is not None and (test is None or is_frame):
+        _chosen(low, site, site.gate, test)
         return
     mask = active_blocks(low, site)
     if mask is None:
@@ -51,9 +52,9 @@ def write_site(low: Lowering, site: Site) -> None:
 
 
 def hold_test(site: Site) -> fx.Node | None:
-    """The `changed` of a gate that looks at the new value; None where the mask is known before."""
-    node = None if site.gate is None or g.record(site.head).role == "frame" else site.gate.args[0]
-    while isinstance(node, fx.Node) and node.target is ops.block_mask:
+    """The `changed` of a hold; None for a gate of another kind."""
+    node = None if site.gate is None else site.gate.args[0]
+    while isinstance(node, fx.Node) and node.target in (ops.block_mask, ops.dilate):
         node = node.args[0]
     return node if isinstance(node, fx.Node) and node.target is ops.changed else None
 
@@ -70,33 +71,31 @@ def _tested(low: Lowering, site: Site, active: ActiveSet, gate: fx.Node, test: f
     found.spare = True
     former = low.state(gate.args[2], found)  # type: ignore[arg-type]
     new = new_rows(low, site, active)
-    own = active.rows(b, found.border, found.shape[2])
-    still = b.call(aten.le.Tensor, _distance(low, new, b.take(former.node, own), test), low.limit(test))
     height, width = active.size
-    here = active.rows(b, 0, width)
-    moved = b.call(aten.where.Scalar, still, 0.0, 1.0)
-    mask = b.reshape(b.put(b.constant(torch.zeros(height * width, 1)), here, moved), 1, 1, height, width)
+    own, here = active.rows(b, found.border, width), active.rows(b, 0, width)
+    still = b.call(aten.le.Tensor, _distance(low, new, b.take(former.node, own), test), low.limit(test))
+    moved = as_float(b, b.call(aten.logical_not.default, still))
+    mask = b.reshape(b.put(b.constant(torch.zeros(height * width)), here, moved), 1, 1, height, width)
     if gate.args[0] is not test:
-        mask = pooled(low, mask, int(gate.args[0].args[1]))  # type: ignore[union-attr, arg-type]
-        still = b.call(aten.le.Scalar, b.take(b.reshape(mask, -1, 1), here), 0.0)
-    spare = b.constant(torch.tensor(found.state_shape[0] - 1))
-    own = b.call(aten.where.self, b.reshape(still, -1), spare, own)
+        mask = pooled(low, mask, mask_block(gate))
+        still = b.call(aten.le.Scalar, b.call(aten.index_select.default, b.reshape(mask, -1), 0, here), 0.0)
+    own = b.call(aten.where.self, still, b.constant(torch.tensor(found.state_shape[0] - 1)), own)
     found.rows = former.following = b.put(former.node, own, new)
     low.maps[site.seen], low.masks[site.seen] = found, mask
 
 
 def _distance(low: Lowering, new: fx.Node, old: fx.Node, test: fx.Node) -> fx.Node:
-    """N(new - old) per row, [m, 1]; squared for the RMS, as `Lowering.limit` is."""
+    """N(new - old) per row, [m]; squared for the RMS, as `Lowering.limit` is."""
     delta = low.b.call(aten.sub.Tensor, new, old)
     if test.args[3] == "rms":
-        return low.b.call(aten.mean.dim, low.b.call(aten.mul.Tensor, delta, delta), [1], True)
-    return low.b.call(aten.amax.default, low.b.call(aten.abs.default, delta), [1], True)
+        return low.b.call(aten.mean.dim, low.b.call(aten.mul.Tensor, delta, delta), [1])
+    return low.b.call(aten.amax.default, low.b.call(aten.abs.default, delta), [1])
 
 
-def _chosen(low: Lowering, site: Site, gate: fx.Node) -> None:
+def _chosen(low: Lowering, site: Site, gate: fx.Node, test: fx.Node | None) -> None:
     b, found = low.b, low.new_map(site.seen)
     former = low.state(gate.args[2], found)  # type: ignore[arg-type]
-    mask = opened(low, gate)
+    mask = opened(low, gate) if test is None else frame_opened(low, gate, test)
     _, height, width = found.shape
     active = _activate(low, site, reach(b, mask, POINT, (height, width), site.block, (height, width)))
     if g.record(site.head).role == "frame":
@@ -135,10 +134,9 @@ def _kept(low: Lowering, site: Site, active: ActiveSet) -> None:
 
 def _scatter(low: Lowering, former: Slot, active: ActiveSet, found: Map, rows: fx.Node) -> None:
     """Writes rows [m, C] into the state."""
-    b, (channels, height, width) = low.b, found.shape
-    index = active.rows(b, found.border, width)
+    b = low.b
+    index = active.rows(b, found.border, found.shape[2])
     if found.planar:
-        plane = (height + 2 * found.border) * (width + 2 * found.border)
-        index = b.reshape(spread(b, index, torch.arange(channels) * plane), -1)
+        index = b.reshape(spread(b, b.reshape(index, -1, 1), found.planes), -1)
         rows = b.reshape(rows, -1, 1)
     found.rows = former.following = b.put(former.node, index, rows)
