@@ -16,6 +16,7 @@ from skipfx.bench.timing import machine
 from skipfx.cli.figures import cells, machine_lines, times, timings
 from skipfx.cli.output import WIDTH
 from skipfx.runtime.engine import Program
+from skipfx.runtime.onnx_engine import OnnxProgram
 
 CONSOLE, ASIDE = Console(width=WIDTH, highlight=False), Console(stderr=True)
 
@@ -44,7 +45,9 @@ class Report:
         self.options, self.machine = options, machine()
         self.parts: dict[str, Any] = {}
 
-    def add(self, name: str, facts: dict[str, Any], program: ExportedProgram, stream: Program, clip: Clip) -> None:
+    def add(
+        self, name: str, facts: dict[str, Any], program: ExportedProgram, stream: Program | OnnxProgram, clip: Clip
+    ) -> None:
         """Times a stream in all ways beside dense engines, at every thread count.
 
         Args:
