@@ -69,4 +69,7 @@ def _export(module: fx.GraphModule, example: tuple[torch.Tensor, ...], nodes: Se
         return to_onnx(module, example)
     except Exception as error:
         operators = ", ".join(sorted({str(node.target) for node in nodes}))
-        raise CompileError(f"a dense island cannot be exported to ONNX ({operators}): {error}") from error
+        raise CompileError(
+            f"a dense island cannot be exported to ONNX ({operators}): {error}\nIf it is the end of the model, cut the "
+            "model before it with until=... (--until); skipfx inspect says where"
+        ) from error

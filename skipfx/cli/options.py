@@ -196,11 +196,8 @@ class Transformation(Given):
         values = {name: given.pop(name) for name in GATE_FIELDS if name in given}
         gate = gate_from(given.pop("gate", "hold"), values)
         thresholds = dict(map(_assignment, given.pop("set", ())))
-        exclude, until = (tuple(given.pop(name, ())) for name in ("exclude", "until"))
-        return {
-            **given, "gate": gate, "thresholds": thresholds, "exclude": exclude, "until": until,
-            "frames": given.pop("frame", None),
-        }  # fmt: skip
+        named = {name: tuple(given.pop(name, ())) for name in ("exclude", "until")}
+        return {**named, "frames": given.pop("frame", None), "gate": gate, "thresholds": thresholds, **given}
 
 
 def _assignment(text: str) -> tuple[str, float]:

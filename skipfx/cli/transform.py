@@ -39,6 +39,6 @@ def command(
         skip.save(out, overwrite=overwrite)
     written = None if dry_run else str(out)
     output.show(
-        f"{skip.report.summary()}\n{f'wrote    {written}' if written else 'nothing written (--dry-run)'}",
+        f"{skip.report.summary()}\nwrote    {written}" if written else f"{skip.report}\nnothing written (--dry-run)",
         {"out": written, "preprocess": skip.preprocess, "options": skip.options, "report": skip.report},
     )
