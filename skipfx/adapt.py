@@ -60,7 +60,7 @@ def adapt(
         ArtifactError, CaptureError, FrameError: as `skipfx.capture.capture` does.
         OptionError: `frames` or `until` names what is not there.
     """
-    model = load(model, trust_pickle=trust_pickle)
+    model, until = load(model, trust_pickle=trust_pickle), tuple(until)
     stop = until if are_modules(model, until) else ()
     program = capture(model, _as_weights(model, inputs), until=stop)
     names = input_names(program)
@@ -85,6 +85,7 @@ def _frames(names: list[str], frames: Sequence[str | int] | None) -> list[str]:
     """The names of the inputs that are frames, in the model's order."""
     if frames is None:
         return names
+    frames = (frames,) if isinstance(frames, str) else frames
     asked = {names[key] if isinstance(key, int) and 0 <= key < len(names) else key for key in frames}
     if unknown := asked - set(names):
         raise OptionError(f"frames: the model has no input {', '.join(map(repr, unknown))}; it has {', '.join(names)}")

@@ -12,7 +12,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from skipfx import graph as g
-from skipfx.errors import CaptureError, FrameError
+from skipfx.errors import CaptureError, FrameError, OptionError
 from skipfx.loading import Model, first_line, load, quiet
 from skipfx.until import ends, stopped
 
@@ -136,6 +136,8 @@ def _export(model: nn.Module, inputs: tuple[Any, ...], until: Sequence[str]) -> 
     try:
         with torch.no_grad(), quiet(), stopped(model, inputs, until):
             return torch.export.export(model, inputs)
+    except OptionError:
+        raise
     except Exception as error:
         raise CaptureError(_failure(model, inputs, error)) from error
     finally:

@@ -22,7 +22,7 @@ Hook = Callable[[str, Any, Any], None]
 
 def are_modules(model: Any, names: Sequence[str]) -> bool:
     """Whether all names are those of modules of `model`."""
-    return isinstance(model, nn.Module) and set(names) <= {name for name, _ in model.named_modules()}
+    return isinstance(model, nn.Module) and set(names) <= {name for name, _ in model.named_modules() if name}
 
 
 @contextmanager
@@ -33,6 +33,9 @@ def stopped(model: nn.Module, inputs: Sequence[Any], names: Sequence[str]) -> It
         model: it is run on `inputs` once, to count how often each module is called.
         inputs: example inputs.
         names: of modules.
+
+    Raises:
+        OptionError: one of the modules is never called.
     """
     if not names:
         yield
@@ -40,15 +43,19 @@ def stopped(model: nn.Module, inputs: Sequence[Any], names: Sequence[str]) -> It
     calls: list[str] = []
     with torch.no_grad(), suppress(Exception), _hooks(model, lambda name, args, value: calls.append(name)):
         model(*inputs)
+    if idle := [name for name in names if name not in calls]:
+        raise OptionError(f"until: {', '.join(idle)} is never called on the example")
     cutter = _Cutter(names, sum(name in names for name in calls))
-    modules = list(model.named_modules())
-    for name, module in modules:
+    own = [(module, vars(module).get("forward")) for _, module in model.named_modules()]
+    for name, module in list(model.named_modules()):
         module.forward = cutter.guarded(name, module.forward)
     try:
         yield
     finally:
-        for _, module in modules:
+        for module, forward in own:
             del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 class _Cutter:

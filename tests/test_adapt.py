@@ -60,7 +60,7 @@ def test_inputs_that_are_no_frames_are_fixed_at_their_example_values() -> None:
         assert torch.equal(got["map"], expected["map"]) and got["none"] is None and got["pair"][1] == 3
 
 
-@pytest.mark.parametrize("frames", [["x"], [0], ("x", 0)])
+@pytest.mark.parametrize("frames", [["x"], [0], ("x", 0), "x"])
 def test_frames_are_named_or_numbered(frames: Any) -> None:
     skip = transform(seeded(Scaled()), scaled_inputs(), frames=frames, gate=EXACT)
     assert list(skip._inputs.frames) == ["x"]

@@ -94,6 +94,23 @@ def test_a_name_that_is_nowhere_is_refused() -> None:
         transform(seeded(Plain()), (FRAME,), until="hat")
 
 
+def test_a_module_that_is_never_called_is_refused() -> None:
+    class Idle(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare = nn.Conv2d(3, 3, 1)
+
+    with pytest.raises(OptionError, match="until: spare is never called"):
+        transform(seeded(Idle()), (FRAME,), until="spare")
+
+
+def test_a_forward_of_the_object_itself_comes_back() -> None:
+    net = seeded(Plain())
+    forward = net.forward = net.get_submodule("body").forward
+    assert transform(net, (FRAME,), until="body.0").report.sparse_convs == 1
+    assert net.forward is forward
+
+
 @pytest.mark.parametrize("model", [Branches, Suppresses, LeavesTorch])
 def test_a_model_that_cannot_be_captured_is_told_where_to_cut(model: type[Heads]) -> None:
     with pytest.raises(CaptureError, match=r"cannot capture \w+: .*(?s:.)*Cut it there with until=\('head',\)"):
