@@ -12,16 +12,16 @@ between two feature maps, or the way into an operator that is not local.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.passes.base import Pass
-from skipfx.passes.rules.common import Refuse
-from skipfx.passes.rules.move import is_local, origins
+from skipfx.passes.moves import moved
+from skipfx.passes.rules.move import is_local
 from skipfx.passes.sink_operators import sunk
+from skipfx.passes.sink_stacks import unstacked
 from skipfx.spec import Stage
 
 aten = torch.ops.aten
@@ -51,7 +51,7 @@ class CollectMoves(Pass):
             if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
                 continue
             with gm.graph.inserting_before(node):
-                plain = _joined(gm, node) or _collected(gm, node) or sunk(gm, node)
+                plain = _joined(gm, node) or _collected(gm, node) or unstacked(gm, node) or sunk(gm, node)
             if plain is not None:
                 node.replace_all_uses_with(plain)
                 gm.graph.erase_node(node)
@@ -71,7 +71,7 @@ def _collected(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if source.target is ops.rearrange and not _parts(source, step):
         args: Any = source.args
         source, steps = args[0], (*args[1], step)
-    return _moved(gm.graph, source, steps, node) if g.is_map(source) else None
+    return moved(gm.graph, source, steps, node) if g.is_map(source) else None
 
 
 def _parts(move: fx.Node, step: tuple[Any, ...]) -> bool:
@@ -79,23 +79,6 @@ def _parts(move: fx.Node, step: tuple[Any, ...]) -> bool:
     args: Any = move.args
     shape = tuple(g.value(args[0]).shape)
     return is_local(shape, args[1]) and not is_local(shape, (*args[1], step))
-
-
-def _moved(graph: fx.Graph, source: fx.Node, steps: tuple[Any, ...], node: fx.Node) -> fx.Node:
-    """The moved value in the simplest form: itself, a run of channels, or a rearrangement."""
-    shape, result = tuple(g.value(source).shape), tuple(g.value(node).shape)
-    try:
-        found, _ = origins(shape, steps)
-    except Refuse:
-        found = np.array(-1)
-    start, plane = int(found.flat[0]), shape[2] * shape[3]
-    in_order = start >= 0 and np.array_equal(found.reshape(-1), np.arange(start, start + found.size))
-    if in_order and result == shape:
-        return source
-    if in_order and len(result) == 4 and result[0] == 1 and result[2:] == shape[2:]:
-        first = start // plane
-        return g.insert(graph, aten.slice.Tensor, (source, 1, first, first + result[1]), node, "unknown")
-    return g.insert(graph, ops.rearrange, (source, steps), node, "unknown")
 
 
 def _is_view(node: fx.Node) -> bool:

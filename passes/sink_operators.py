@@ -78,7 +78,7 @@ def _again(
 
 
 def _pointwise(gm: fx.GraphModule, node: fx.Node, moves: list[fx.Node]) -> fx.Node | None:
-    move = moves[0]
+    move = max(moves, key=lambda one: g.value(one).numel())  # the others may be repeated
     source, steps = _source(move)
     alone = all(len(other.users) == 1 for other in moves)
     if any(step[0] in FILLING for step in steps) or (g.is_map(move) and not alone):
@@ -106,19 +106,39 @@ def _before(gm: fx.GraphModule, arg: Any, move: fx.Node, node: fx.Node) -> Any:
     if arg is move:
         return _source(move)[0]
     if arg.target is ops.rearrange:
-        source, _ = _source(arg)
-        same = g.value(source).shape == g.value(_source(move)[0]).shape
-        found, other = _origins(arg), _origins(move)
-        return source if same and found is not None and other is not None and np.array_equal(found, other) else None
+        return _source(arg)[0] if _corresponds(arg, move) else None
     tensor = g.parameter(gm, arg)
     if tensor is None:
-        return None
+        return _as_map(gm, arg, move)
     if tensor.numel() == 1:
         return arg
     if _is_channels_last(move) and tensor.numel() == tensor.shape[-1] == g.value(move).shape[-1]:
         name = f"{g.record(node).layer}_{arg.name}"
         return g.add_parameter(gm, name, tensor.reshape(-1, 1, 1), arg)
     return None
+
+
+def _corresponds(other: fx.Node, move: fx.Node) -> bool:
+    """Whether two moves pair the same positions, or one position of the other with all of them, channel by channel."""
+    mine, theirs = _origins(move), _origins(other)
+    shape, small = g.value(_source(move)[0]).shape, g.value(_source(other)[0]).shape
+    if mine is None or theirs is None or small[1] != shape[1]:
+        return False
+    if small == shape:
+        return np.array_equal(mine, theirs)
+    plane = shape[2] * shape[3]
+    repeats = tuple(small[2:]) == (1, 1) and np.broadcast_shapes(mine.shape, theirs.shape) == mine.shape
+    return repeats and np.array_equal(mine // plane, np.broadcast_to(theirs, mine.shape))
+
+
+def _as_map(gm: fx.GraphModule, value: fx.Node, move: fx.Node) -> fx.Node | None:
+    """A value in the channels-last order of the move, such as what attention returns, as a feature map."""
+    found, shape = value.meta.get("val"), g.value(_source(move)[0]).shape
+    alike = isinstance(found, torch.Tensor) and found.shape == g.value(move).shape and found.dtype == torch.float32
+    if not alike or not _is_channels_last(move):
+        return None
+    steps = (("reshape.default", (1, *shape[2:], shape[1])), ("permute.default", (0, 3, 1, 2)))
+    return g.insert(gm.graph, ops.rearrange, (value, steps), move, "unknown")
 
 
 def _linear(gm: fx.GraphModule, node: fx.Node, move: fx.Node) -> fx.Node | None:

@@ -34,6 +34,8 @@ def move(gm: fx.GraphModule, node: fx.Node) -> Local:
     """
     args: Any = node.args
     source, steps = args
+    if not g.is_map(source):
+        return Local("move", (source,))  # the registry says what is wrong with it
     shape = tuple(g.value(source).shape)
     tables = _tables(shape, steps)
     rows, columns = (_taps(tables[axis], tables[2], axis, shape[2 + axis]) for axis in (0, 1))
