@@ -17,6 +17,7 @@ from skipfx.passes.lower_group import Group
 from skipfx.passes.lower_island import island
 from skipfx.passes.lower_layout import Layout, base
 from skipfx.passes.rules import Local
+from skipfx.passes.rules.move import in_order
 from skipfx.plan import Compute, Emit, Gate, Ingest, Plan, Segment, Source, Step, View
 
 COPY: Expr = ("input", 0)
@@ -61,11 +62,12 @@ class Lowering:
         self.gm, self.layout = gm, Layout(gm)
         self.level = _levels(gm.graph)
         self.depth = max(self.level.values(), default=0)
-        self.islands = [[n for n, d in self.level.items() if d == k and _is_island(n)] for k in range(self.depth + 1)]
+        islands = [(node, depth) for node, depth in self.level.items() if _is_island(node) and not _is_reshape(node)]
+        self.islands = [[node for node, depth in islands if depth == k] for k in range(self.depth + 1)]
         self.steps: list[list[Step]] = [[] for _ in range(self.depth + 1)]
         self.arrays_in: list[list[tuple[str, int | str]]] = [[] for _ in range(self.depth + 1)]
         self.arrays_out: list[list[tuple[int, ...]]] = [[] for _ in range(self.depth + 1)]
-        self.emitted: dict[tuple[int, View], int] = {}
+        self.emitted: dict[tuple[int, View, tuple[int, ...]], int] = {}
         self.names: set[str] = set()
 
     def plan(self) -> Plan:
@@ -156,14 +158,14 @@ class Lowering:
         self.names.add(name)
         return name
 
-    def _emit(self, node: fx.Node, depth: int) -> int:
-        """The array of a segment that holds a map; emitted once."""
-        view = self.layout.views[base(node)]
-        if (depth, view) not in self.emitted:
-            self.emitted[depth, view] = len(self.arrays_out[depth])
-            self.steps[depth].append(Emit(len(self.arrays_out[depth]), view))
-            self.arrays_out[depth].append(tuple(g.value(node).shape))
-        return self.emitted[depth, view]
+    def _emit(self, node: fx.Node, depth: int, shape: tuple[int, ...]) -> int:
+        """The array of a segment that holds a map, in some shape; emitted once."""
+        key = (depth, self.layout.views[base(node)], shape)
+        if key not in self.emitted:
+            self.emitted[key] = len(self.arrays_out[depth])
+            self.steps[depth].append(Emit(len(self.arrays_out[depth]), key[1]))
+            self.arrays_out[depth].append(shape)
+        return self.emitted[key]
 
     def _segment(self, depth: int) -> Segment:
         found = None
@@ -177,13 +179,13 @@ class Lowering:
     def _island_input(self, node: fx.Node, depth: int) -> tuple[str, int | str]:
         source = base(node)
         if source in self.layout.views:
-            return ("array", self._emit(source, depth))
+            return ("array", self._emit(source, depth, tuple(g.value(source).shape)))
         return ("value", source.name)
 
     def _output(self, node: fx.Node) -> tuple[int, int] | str:
-        source = base(node)
+        source = base(node.args[0] if _is_reshape(node) else node)  # type: ignore[arg-type]
         if source in self.layout.views:
-            return (self.depth, self._emit(source, self.depth))
+            return (self.depth, self._emit(source, self.depth, tuple(g.value(node).shape)))
         return source.name
 
 
@@ -218,6 +220,15 @@ def _weights(gm: fx.GraphModule, step: Compute, core: Local, source: View) -> Co
 
 def _is_island(node: fx.Node) -> bool:
     return g.record(node).role == "island"
+
+
+def _is_reshape(node: fx.Node) -> bool:
+    """Whether a value is an output of the model that is a map in another shape: then no island needs to make it."""
+    if node.target is not ops.rearrange or any(user.op != "output" for user in node.users):
+        return False
+    source, steps = node.args
+    known = isinstance(source, fx.Node) and g.record(base(source)).role in ("local", "frame")
+    return known and in_order(tuple(g.value(source).shape), steps)  # type: ignore[arg-type]
 
 
 def _levels(graph: fx.Graph) -> dict[fx.Node, int]:

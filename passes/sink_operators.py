@@ -13,6 +13,7 @@ from torch import fx
 
 from skipfx import graph as g
 from skipfx import ops
+from skipfx.passes.moves import moved
 from skipfx.passes.rules.arithmetic import ARITHMETIC
 from skipfx.passes.rules.common import Refuse
 from skipfx.passes.rules.move import origins
@@ -106,7 +107,7 @@ def _before(gm: fx.GraphModule, arg: Any, move: fx.Node, node: fx.Node) -> Any:
     if arg is move:
         return _source(move)[0]
     if arg.target is ops.rearrange:
-        return _source(arg)[0] if _corresponds(arg, move) else None
+        return _counterpart(gm, arg, move) or _as_map(gm, arg, move)
     tensor = g.parameter(gm, arg)
     if tensor is None:
         return _as_map(gm, arg, move)
@@ -118,17 +119,22 @@ def _before(gm: fx.GraphModule, arg: Any, move: fx.Node, node: fx.Node) -> Any:
     return None
 
 
-def _corresponds(other: fx.Node, move: fx.Node) -> bool:
-    """Whether two moves pair the same positions, or one position of the other with all of them, channel by channel."""
+def _counterpart(gm: fx.GraphModule, other: fx.Node, move: fx.Node) -> fx.Node | None:
+    """What stands for another moved value before the move: a map of the same shape, or one value per channel."""
     mine, theirs = _origins(move), _origins(other)
-    shape, small = g.value(_source(move)[0]).shape, g.value(_source(other)[0]).shape
-    if mine is None or theirs is None or small[1] != shape[1]:
-        return False
-    if small == shape:
-        return np.array_equal(mine, theirs)
-    plane = shape[2] * shape[3]
-    repeats = tuple(small[2:]) == (1, 1) and np.broadcast_shapes(mine.shape, theirs.shape) == mine.shape
-    return repeats and np.array_equal(mine // plane, np.broadcast_to(theirs, mine.shape))
+    shape, source = tuple(g.value(_source(move)[0]).shape), _source(other)[0]
+    if mine is None or theirs is None or np.broadcast_shapes(mine.shape, theirs.shape) != mine.shape:
+        return None
+    if g.value(source).shape == shape and np.array_equal(mine, theirs):
+        return source
+    channels, places = mine // (shape[2] * shape[3]), np.broadcast_to(theirs, mine.shape)
+    of_channel = np.zeros(shape[1], np.int64)
+    of_channel[channels.reshape(-1)] = places.reshape(-1)
+    if not np.array_equal(of_channel[channels], places):
+        return None
+    select = ("index_select", 1, tuple(of_channel.tolist()))
+    steps = (("reshape.default", (1, -1)), select, ("reshape.default", (1, shape[1], 1, 1)))
+    return moved(gm.graph, source, steps, other)
 
 
 def _as_map(gm: fx.GraphModule, value: fx.Node, move: fx.Node) -> fx.Node | None:

@@ -1,7 +1,7 @@
 """Sums and softmaxes over a short axis that stacks maps (selective kernels, split attention): one map after another.
 
-    sum(stack(x, y), axis)      ->  x + y
-    softmax(stack(x, y), axis)  ->  stack(exp(x - m) / t, exp(y - m) / t),  m the larger, t the sum
+sum(stack(x, y), axis)      ->  x + y
+softmax(stack(x, y), axis)  ->  stack(exp(x - m) / t, exp(y - m) / t),  m the larger, t the sum
 """
 
 from functools import reduce

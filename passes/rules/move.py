@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 Place = tuple[int, int, int]
 Tables = tuple[tuple[Place | None, ...], ...]
 Taps = list[list[list[float]]]
-MAX_LINES = 64
+MAX_READS = 1 << 14  # lines read by all output lines of an axis together
 
 
 @rule(ops.rearrange)
@@ -50,6 +50,15 @@ def is_local(shape: tuple[int, ...], steps: tuple[Any, ...]) -> bool:
     except Refuse:
         return False
     return True
+
+
+def in_order(shape: tuple[int, ...], steps: tuple[Any, ...]) -> bool:
+    """Whether the values stay in their order in memory, and only the shape changes."""
+    try:
+        found, _ = origins(shape, steps)
+    except Refuse:
+        return False
+    return np.array_equal(found.reshape(-1), np.arange(int(np.prod(shape))))
 
 
 @lru_cache(maxsize=4)  # they are large
@@ -105,8 +114,8 @@ def _places(found: Integers, kept: NDArray[np.bool_]) -> tuple[Place | None, ...
 def _taps(lines: tuple[Place | None, ...], channels: tuple[Place | None, ...], axis: int, size: int) -> Taps:
     """Per output line the input lines it reads, in the form of `skipfx.passes.rules.resize`."""
     spread = sorted({place[axis] for place in channels if place is not None})
-    if len(spread) > MAX_LINES:
-        raise Refuse(f"a position that takes in {len(spread)} lines; at most {MAX_LINES} are local")
+    if len(spread) * len(lines) > MAX_READS:
+        raise Refuse(f"a position that takes in {len(spread)} lines of the picture")
     # a line of the fill reads nothing: any line will do
     read = [[min((line[axis] if line else 0) + step, size - 1) for step in spread] for line in lines]
     return [[[float(max(0, i)) for i in index], [1.0] * len(spread)] for index in read]

@@ -64,13 +64,27 @@ def _positions(m: Any, x: Tensor) -> list[Tensor]:
     return [y + inner.permute(0, 3, 1, 2), tokens.transpose(1, 2).reshape(y.shape), product.permute(0, 3, 1, 2)]
 
 
-CASES: dict[str, Body] = {"pads": _pads, "orders": _orders, "channels": _channels, "positions": _positions}
+def _stacks(m: Any, x: Tensor) -> list[Tensor]:
+    """Selective kernels and split attention: scales per branch from what the branches have in common."""
+    y, z = m.conv(x), torch.relu(m.conv(x))
+    stack = torch.stack([y, z], 1)
+    weights = m.two(stack.sum(1).mean((2, 3), keepdim=True))
+    selected = (stack * torch.softmax(weights.view(1, 2, 6, 1, 1), 1)).sum(1)
+    split = m.two(y).view(1, 2, 6, *y.shape[2:])
+    attention = m.two(split.sum(1).mean((2, 3), keepdim=True)).view(1, 1, 2, -1).transpose(1, 2).softmax(1)
+    return [selected, (split * attention.reshape(1, 2, 6, 1, 1)).sum(1)]
+
+
+CASES: dict[str, Body] = {
+    "pads": _pads, "orders": _orders, "channels": _channels, "positions": _positions, "stacks": _stacks,
+}  # fmt: skip
 
 
 def network(body: Body) -> nn.Module:
     return Net(
         body, conv=nn.Conv2d(3, 6, 3, padding=1), wide=nn.Conv2d(3, 20, 1), after=nn.Conv2d(6, 4, 2),
         norm=nn.LayerNorm(20), into=nn.Linear(20, 24), out=nn.Linear(24, 20), factor=noise(20), matrix=noise(20, 5),
+        two=nn.Conv2d(6, 12, 1),
     )  # fmt: skip
 
 
@@ -79,6 +93,32 @@ def network(body: Body) -> nn.Module:
 def test_moves_and_reductions(name: str, size: tuple[int, int]) -> None:
     engine = assert_agrees(network(CASES[name]), changing((3, *size)), tolerance=3 * TOLERANCE)
     assert not engine.program.info["report"]["islands"]
+
+
+def test_outputs_that_are_maps_in_another_shape_need_no_island() -> None:
+    net = Net(
+        lambda m, x: [m.head(m.a(x).mean((2, 3))), m.a(x)[:, :1].squeeze(1), m.a(x).flatten(2), m.a(x)],
+        a=nn.Conv2d(3, 4, 3), head=nn.Linear(4, 9),
+    )  # fmt: skip
+    assert all(part.island is None for part in assert_agrees(net, changing((3, 7, 6))).program.parts)
+
+
+def test_what_attention_returns_goes_on_position_by_position() -> None:
+    """The sum with the tokens before it, the norm and the two layers behind it are not part of the island."""
+
+    def body(m: Any, x: Tensor) -> Tensor:
+        tokens = m.a(x).flatten(2).transpose(1, 2)
+        query = m.query(tokens).view(1, 30, 2, 4).transpose(1, 2)
+        seen = F.scaled_dot_product_attention(query, query, query).transpose(1, 2).reshape(1, 30, 8)
+        tokens = tokens + seen
+        tokens = tokens + m.out(F.gelu(m.into(m.norm(tokens))))
+        result: Tensor = tokens.transpose(1, 2).reshape(1, 8, 5, 6)
+        return result
+
+    net = Net(body, a=nn.Conv2d(3, 8, 1), query=nn.Linear(8, 8), norm=nn.LayerNorm(8), into=nn.Linear(8, 16),
+              out=nn.Linear(16, 8))  # fmt: skip
+    engine = assert_agrees(net, changing((3, 5, 6)), 10 * TOLERANCE)
+    assert {"into", "out", "query"} <= {layer.name for layer in engine.program.layers}
 
 
 def test_the_largest_channel_is_an_integer() -> None:
