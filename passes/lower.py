@@ -40,8 +40,8 @@ def _refuse_unlowered(graph: fx.Graph) -> None:
         if node.target is ops.block_mask:
             raise CompileError("block masks run in PyTorch only so far: compile with block=1, which a CPU prefers")
         raise CompileError(
-            "the engine runs the hold gate with update='recompute'; other gates and updates run in PyTorch, or exported "
-            "(skipfx export)"
+            "the engine runs the hold gate with update='recompute'; other gates and updates run in PyTorch, "
+            "or exported (skipfx export)"
         )
 
 

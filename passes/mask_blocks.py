@@ -93,13 +93,12 @@ def _island(node: fx.Node) -> fx.Node:
 def _mask(gm: fx.GraphModule, block: Block, mask: fx.Node) -> None:
     """Masks every convolution of the branch where it is needed, and the branch's end if that is no convolution."""
     needed: dict[tuple[g.Reader, ...], fx.Node] = {(): mask}
-    for conv, readers in reversed(block.convs):
-        with gm.graph.inserting_after(needed[()]):
-            for end in range(1, len(readers) + 1):
-                if readers[:end] not in needed:
-                    before = needed[readers[: end - 1]]
-                    with gm.graph.inserting_after(before):
-                        needed[readers[:end]] = g.insert(gm.graph, ops.covered, (before, *readers[end - 1]), block.add)
+    for conv, readers in block.convs:
+        for end in range(1, len(readers) + 1):
+            before = needed[readers[: end - 1]]
+            if readers[:end] not in needed:
+                with gm.graph.inserting_after(before):
+                    needed[readers[:end]] = g.insert(gm.graph, ops.covered, (before, *readers[end - 1]), block.add)
         _insert_mask(gm.graph, conv, needed[readers])
     if block.branch not in [conv for conv, _ in block.convs]:
         _insert_mask(gm.graph, block.branch, mask)

@@ -31,7 +31,8 @@ class SkipModel(nn.Module):
 
     It is functional (inputs are never written to, and results share no memory with them) and differentiable with
     respect to frames, states and parameters; outside training run it under `torch.no_grad()`, or the state keeps the
-    history of all frames alive. A batch is B independent streams in lock step, each with masks of its own.
+    history of all frames alive. A batch is B independent streams in lock step, each with masks of its own. It comes in
+    evaluation mode; training mode, and `forward_clip`, are for gates that learn.
 
     Attributes:
         program: the captured model.

@@ -35,22 +35,13 @@ def insert_gumbel(gm: fx.GraphModule, options: TransformOptions, input_threshold
     gate = options.gate
     assert isinstance(gate, Gumbel)
     refuse_residual_sums(options, gate.reference)
-    refuse_thresholds(options)
+    if options.thresholds:
+        raise OptionError("thresholds: a gumbel gate learns its own; leave them out")
     found = residuals(gm.graph)
     slopes = [_slope(conv) for conv in found]  # of the network as it is: gates hide what a value comes from
     for conv, slope in zip(found, slopes, strict=True):
         _gate(gm, conv, gate.reference, options.mask_block, slope)
     return bool(found)
-
-
-def refuse_thresholds(options: TransformOptions) -> None:
-    """Refuses thresholds, which a gate that learned everything has no use for.
-
-    Raises:
-        OptionError: there are some.
-    """
-    if options.thresholds:
-        raise OptionError(f"thresholds: a {options.gate.name} gate learns its own; leave them out")
 
 
 def _slope(conv: Residual) -> float:
