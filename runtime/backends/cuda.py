@@ -21,7 +21,7 @@ from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import CORES, Kernels, cuda_module
 from skipfx.runtime.kernels.table import POSITIONS, Tile
 
-ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
+ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")  # the oldest first
 # the one function that the kernels call and CUDA does not have under this name
 PRELUDE: Final = """
 static __device__ __forceinline__ int64_t atomic_add(int64_t* cell, int64_t value) {
@@ -61,13 +61,14 @@ def compile_cuda(target: str, image: Image) -> tuple[bytes, str]:
         image: of the network.
 
     Raises:
-        CompileError: an architecture is unknown, the network has an island, or nvcc is missing.
+        CompileError: an architecture is unknown, the network holds what a GPU does not run, or nvcc is missing.
     """
-    names = tuple(sorted(set(target.partition(":")[2].split(",")) - {""})) or ARCHITECTURES
-    if unknown := set(names) - set(ARCHITECTURES):
+    asked = set(target.partition(":")[2].split(",")) - {""}
+    if unknown := asked - set(ARCHITECTURES):
         raise CompileError(
             f"GPU architecture {', '.join(sorted(unknown))} is unknown; expected some of {', '.join(ARCHITECTURES)}"
         )
+    names = tuple(name for name in ARCHITECTURES if name in asked) or ARCHITECTURES
     if len(image.calls) > 1:
         raise CompileError(
             "the network has dense islands (`skipfx inspect` says which and why), and a GPU does not run them yet: "

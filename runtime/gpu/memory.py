@@ -66,6 +66,7 @@ class DeviceArray:
 
     def take(self, start: int, address: int, count: int, queue: int) -> None:
         """Copies elements from an address on the device to `start`."""
+        self.driver.enter()
         self.driver.copy(self.address + start * self.itemsize, address, count * self.itemsize, queue)
 
     def part(self, start: int, shape: tuple[int, ...]) -> "DeviceArray":

@@ -37,6 +37,7 @@ class LoopDriver:
         self.order, self.room = order, room
         # the bytes of an allocation, and which of them were given out
         self.memory: dict[int, tuple[NDArray[np.uint8], int, int]] = {}
+        self._held = True
         self.launched: list[str] = []
         self._recorded: list[Callable[[], None]] | None = None
 
@@ -60,12 +61,11 @@ class LoopDriver:
         return int(block.ctypes.data + start)
 
     def free(self, address: int) -> None:
-        del self.memory[address]
+        self._held &= _intact(*self.memory.pop(address))
 
     def guards_hold(self) -> bool:
-        """Whether nothing was written next to what was allocated."""
-        around = [(block[:start], block[start + size :]) for block, start, size in self.memory.values()]
-        return all((before == PATTERN).all() and (behind == PATTERN).all() for before, behind in around)
+        """Whether nothing was written next to what is allocated, or was."""
+        return self._held and all(_intact(*allocation) for allocation in self.memory.values())
 
     def write(self, address: int, values: NDArray[Any], queue: int) -> None:
         ctypes.memmove(address, values.ctypes.data, values.nbytes)
@@ -107,6 +107,11 @@ class LoopDriver:
             act()
         else:
             self._recorded.append(act)
+
+
+def _intact(block: NDArray[np.uint8], start: int, size: int) -> bool:
+    """Whether the bytes around an allocation are as they were made."""
+    return bool((block[:start] == PATTERN).all() and (block[start + size :] == PATTERN).all())
 
 
 _modules: dict[bytes, Any] = {}

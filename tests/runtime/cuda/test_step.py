@@ -76,11 +76,12 @@ def test_every_geometry_in_every_order(geometry: Geometry) -> None:
 
 
 def test_frames_side_by_side(device: Place) -> None:
-    """Two frames, one of which scales the other; a value of the whole picture; an output that is a frame's copy."""
+    """Two frames, one of which scales the other; a value of the whole picture; a slice; values that move."""
 
     def scaled(m: Any, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         mixed = torch.sigmoid(m.mix(y)) * m.main(x)
-        return {"mixed": mixed, "mean": F.adaptive_avg_pool2d(mixed, 1), "slice": x[:, 1:3] + 0.0}
+        moved = F.pixel_shuffle(F.pad(mixed[:, :4], (1, 2, 0, 1), value=0.5), 2)
+        return {"mixed": mixed, "mean": F.adaptive_avg_pool2d(mixed, 1), "slice": x[:, 1:3] + 0.0, "moved": moved}
 
     net = Net(scaled, main=nn.Conv2d(4, 6, 3, padding=1), mix=nn.Conv2d(2, 1, 1))
     assert_equal_streams(device, net, changing((4, 9, 10), (2, 9, 10)), EXACT)
