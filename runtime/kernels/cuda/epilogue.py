@@ -87,7 +87,7 @@ def epilogue(value: Value) -> Callable[..., None]:
     def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
         square = T.alloc_buffer((ROUNDS, THREADS), "float32", scope="shared")
         large = T.alloc_buffer((ROUNDS, THREADS), "float32", scope="shared")
-        sync()
+        sync()  # a thread reads what others made of the core, and writes over what others may still read
         measure(mem, thread, row, first, count, scratch, square, large)
         fold(square, large, thread)
         write(mem, thread, row, first, count, scratch, square, large)

@@ -14,7 +14,7 @@ from skipfx.runtime.kernels.cuda.emit import emit
 from skipfx.runtime.kernels.cuda.epilogue import epilogue
 from skipfx.runtime.kernels.cuda.frames import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.cuda.maps import move, pool, resize
-from skipfx.runtime.kernels.cuda.thread import Body, device, share, sync
+from skipfx.runtime.kernels.cuda.thread import Body, device, share
 from skipfx.runtime.kernels.epilogue import value_of
 from skipfx.runtime.kernels.table import POSITIONS, Cell, Column, Core, CoreSpec
 
@@ -76,7 +76,6 @@ def _compute(core: Body | None, end: Body) -> Body:
             count = T.Bind(T.min(total - at, T.int64(POSITIONS)))
             if core is not None:
                 core(mem, thread, row, mem.c[row + K.LIST] + at, count, scratch)
-                sync()
             end(mem, thread, row, mem.c[row + K.LIST] + at, count, scratch)
 
     return compute

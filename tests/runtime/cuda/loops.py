@@ -6,6 +6,10 @@ begins the next. A loop or branch that holds a barrier goes around the loops ove
 the threads do not agree on it, which on a GPU would never end. What a thread keeps for itself across a barrier becomes
 an array with one place per thread; what a block shares stays one array.
 
+At the edges of a loop or branch that holds a barrier (on the way in, from pass to pass, on the way out) all threads
+wait here, which they need not on a GPU. A kernel that has something shared on both sides of such an edge, and no
+barrier, is refused (`shared_ends`).
+
 Between two barriers the threads of a GPU run in any order, here in the order that `order` gives. A kernel that needs a
 barrier it does not have gives other results in another order, so tests run every kernel forwards, backwards and mixed.
 """
@@ -34,6 +38,8 @@ from tvm.tirx import (
     Var,
 )
 
+from tests.runtime.cuda.barriers import has_barrier, shared_ends
+
 Order = Callable[[Any, Any], Any]
 
 ORDERS: dict[str, Order] = {
@@ -52,6 +58,7 @@ def _function(function: PrimFunc, order: Order) -> PrimFunc:
     head, blocks = list(function.body.seq)[:-1], function.body.seq[-1]
     threads = blocks.body
     assert [loop.thread_binding.thread_tag for loop in (blocks, threads)] == ["blockIdx.x", "threadIdx.x"]
+    shared_ends(threads.body)
     block = _Block(threads.loop_var, int(threads.extent), order)
     number = Var("block", "int64")
     inside = tvm_ffi.structural_map(
@@ -81,7 +88,7 @@ class _Block:
 
     def region(self, stmt: Any) -> Any:
         """A statement that all threads of the block run."""
-        if not _has_barrier(stmt):
+        if not has_barrier(stmt):
             return self._each([stmt])
         if isinstance(stmt, SeqStmt):
             return self._sequence(list(stmt.seq))
@@ -104,7 +111,7 @@ class _Block:
             elif isinstance(stmt, Bind):
                 done.append(AllocBuffer(self._per_thread(stmt.var, stmt.var.name, str(stmt.var.ty), ())))
                 piece.append(BufferStore(self.private[stmt.var], stmt.value, [self.thread]))
-            elif _has_barrier(stmt):
+            elif has_barrier(stmt):
                 done += [self._each(piece), self.region(stmt)]
                 piece = []
             else:
@@ -186,14 +193,3 @@ def _plain_atomic(stmt: Any) -> Any:
 def _rolled(loop: For) -> For:
     """An unrolled loop as a loop: the same, and much less to compile."""
     return For(loop.loop_var, loop.min, loop.extent, ForKind.SERIAL, loop.body)
-
-
-def _has_barrier(stmt: Any) -> bool:
-    found: list[bool] = []
-
-    def look(call: Any) -> None:
-        if getattr(call.op, "name", "") == "tirx.tvm_storage_sync":
-            found.append(True)
-
-    tvm_ffi.structural_walk(stmt, (Call, look))
-    return bool(found)

@@ -41,6 +41,16 @@ def careless(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
 
 
 @T.inline
+def hasty(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
+    """A thread may bring the next number before another has read the last."""
+    shared = T.alloc_buffer((THREADS,), "int64", scope="shared")
+    for i in range(blocks):
+        shared[thread] = mem.q[i * THREADS + thread]
+        sync()
+        mem.q[i * THREADS + thread] = shared[(thread + 1) % THREADS]
+
+
+@T.inline
 def divided(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
     """A barrier that half of the threads come to."""
     if thread < THREADS // 2:
@@ -80,6 +90,11 @@ def test_a_barrier_divides_what_threads_do(order: str) -> None:
 
 def test_a_missing_barrier_shows_in_another_order() -> None:
     assert not np.array_equal(run(careless, "forwards")[0], run(careless, "backwards")[0])
+
+
+def test_a_loop_without_a_barrier_between_its_passes_is_refused() -> None:
+    with pytest.raises(ValueError, match="the edge of a loop"):
+        run(hasty, "forwards")
 
 
 def test_a_barrier_that_not_all_threads_come_to_is_an_error() -> None:
