@@ -87,6 +87,14 @@ def test_frames_side_by_side(device: Place) -> None:
     assert_equal_streams(device, net, changing((4, 9, 10), (2, 9, 10)), EXACT)
 
 
+def test_threshold_zero_is_bit_identical_to_refreshing_on_every_frame(device: Place) -> None:
+    clip = Geometry().clip()
+    engine = device.engine(transform(network(Geometry()), clip[0], gate=EXACT))
+    stream, refreshed = engine.stream(), engine.stream(refresh_every=1)
+    for time, frames in enumerate(clip):
+        assert_same(outputs(device, stream, frames), outputs(device, refreshed, frames), f"at frame {time}")
+
+
 def test_a_still_frame_computes_nothing(device: Place) -> None:
     geometry = Geometry()
     clip = geometry.clip()
