@@ -67,7 +67,9 @@ def samples(draw: st.DrawFn, islands: bool = True) -> Sample:
     first = (draw(st.integers(1, 3)), draw(st.integers(5, 13)), draw(st.integers(5, 13)))
     plan = _Plan([first])
     _conv(draw, plan)
-    kinds = [_conv, _conv, _add, _cat, _pool, _upsample, _slice, _activate, _squeeze] + ([_contrast] if islands else [])
+    kinds = [_conv, _conv, _add, _cat, _pool, _upsample, _slice, _activate, _squeeze]
+    kinds += [_move, _reduce, _transpose]
+    kinds += [_contrast] if islands else []
     for _ in range(draw(st.integers(1, 4))):
         draw(st.sampled_from(kinds))(draw, plan)
     leaves = set(range(1, len(plan.shapes))) - plan.read  # nothing is dead code
@@ -162,6 +164,42 @@ def _slice(draw: st.DrawFn, plan: _Plan) -> None:
 def _squeeze(draw: st.DrawFn, plan: _Plan) -> None:
     source = _source(draw, plan)
     plan.add(lambda values: values[source] * torch.sigmoid(values[source].mean((2, 3), keepdim=True)), source)
+
+
+def _move(draw: st.DrawFn, plan: _Plan) -> None:
+    """Values change places: pads, flips, shuffles, strided slices."""
+    source = _source(draw, plan)
+    moves: list[Callable[[Tensor], Tensor]] = [
+        lambda x: F.pad(x, (1, 2, 0, 1), mode="replicate"),
+        lambda x: F.pad(x, (0, 1, 2, 0), value=0.5),
+        lambda x: x.flip(1, 3),
+        lambda x: x.roll(1, 2),
+        lambda x: x[:, :, ::2, 1:],
+        lambda x: x.repeat_interleave(2, 1)[:, :MAX_CHANNELS],
+    ]
+    move = draw(st.sampled_from(moves))
+    if min(plan.shapes[source][1:]) > 1:
+        plan.add(lambda values: move(values[source]), source)
+
+
+def _reduce(draw: st.DrawFn, plan: _Plan) -> None:
+    """Over the channels of a position."""
+    source = _source(draw, plan)
+    reductions: list[Callable[[Tensor], Tensor]] = [
+        lambda x: x.softmax(1),
+        lambda x: x.amax(1, keepdim=True),
+        lambda x: F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=0.1).permute(0, 3, 1, 2),
+    ]
+    reduction = draw(st.sampled_from(reductions))
+    plan.add(lambda values: reduction(values[source]), source)
+
+
+def _transpose(draw: st.DrawFn, plan: _Plan) -> None:
+    source, kernel = _source(draw, plan), draw(st.integers(1, 4))
+    module = nn.ConvTranspose2d(plan.shapes[source][0], draw(st.integers(1, 4)), kernel, draw(st.integers(1, 2)))
+    if max(plan.shapes[source][1:]) <= 16:
+        plan.modules.append(module)
+        plan.add(lambda values: module(values[source]), source)
 
 
 def _contrast(draw: st.DrawFn, plan: _Plan) -> None:
