@@ -169,7 +169,9 @@ def test_odd_modules_run() -> None:
     assert_agrees(Odd().eval(), CLIP)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (6, 1, 7), (1, 5, 1), (6, 13, 3), (3, 31, 33)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (6, 1, 7), (1, 5, 1), (6, 13, 3), (3, 31, 33), (1, 2, 65536), (1, 65600, 2)]
+)
 def test_frames_of_any_size_and_channels(shape: tuple[int, int, int]) -> None:
     body = nn.Sequential(
         nn.Conv2d(shape[0], 5, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(5, 4, 5, padding=4, dilation=2)
