@@ -1,7 +1,8 @@
 """The same model for frames of another size.
 
 A module, or a program saved with open sizes, is captured again for the new size, which is exact. A program saved for
-one size is followed on a frame of the new size, and refused where an operator has a size built in.
+one size, or of which inputs were fixed, is followed on a frame of the new size, and refused where an operator has a
+size built in.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,11 +47,11 @@ def recapture(
         frames: as given to `adapt`,
         until: likewise.
     """
-    if isinstance(model, ExportedProgram) and is_static(model):
+    if frames is not None or (isinstance(model, ExportedProgram) and is_static(model)):
         return lambda size: resized(found.program, size)
 
     def again(size: Size) -> Adapted:
-        return adapt(model, (F.interpolate(found.frames[0], size),), frames=frames, until=until)
+        return adapt(model, (F.interpolate(found.frames[0], size),), until=until)
 
     return again
 

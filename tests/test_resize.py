@@ -103,6 +103,19 @@ def test_thresholds_weights_and_scales_stay() -> None:
     assert all(map(torch.equal, other.graph_module.parameters(), skip.graph_module.parameters()))
 
 
+def test_fixed_inputs_stay_at_another_size() -> None:
+    class Scaled(Resizes):
+        def forward(self, x: Tensor, factor: Tensor | None = None) -> Tensor:
+            assert factor is not None
+            return super().forward(x * factor)
+
+    model, factor = seeded(Scaled(False)), torch.tensor(0.5)
+    other = transform(model, (FRAME, factor), frames=["x"], gate=EXACT).at_size((6, 12))
+    ((frame,), *_) = moving_clip(3, 6, 12)
+    outputs, _ = other(frame, other.init_state())
+    assert_close(flat(outputs.detach()), flat(model(frame, factor).detach()))
+
+
 def test_models_of_several_frames_are_refused() -> None:
     frames = moving_clip(3, 8, 10)[0] + moving_clip(1, 4, 5)[0]
     with pytest.raises(OptionError, match="sizes: the model takes several frames"):
