@@ -17,16 +17,14 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skipfx import graph as g
-from skipfx import ops
+from benchmarks.meter import metered
 from skipfx.demo.network import ConvBlock, Residual, mean_iou, to_input
 from skipfx.demo.scene import CLASSES, TRAINING_SEED, Scene
 from skipfx.model import SkipModel
 from skipfx.options import LEARNED, DynConv, Gate, Gumbel, Hold, InputNorm, OutputNorm
-from skipfx.passes.rules import local
 from skipfx.training.loop import TrainOptions, fit
 from skipfx.training.loss import open_share
 from skipfx.transformation import transform
@@ -125,39 +123,6 @@ def train_dense(net: nn.Module, data: tuple[Tensor, Tensor], seed: int, steps: i
     net.eval()
 
 
-class Meter(fx.Interpreter):
-    """Counts the multiply-accumulates of convolutions behind norm and hold gates, frame by frame."""
-
-    def __init__(self, gm: fx.GraphModule) -> None:
-        """Starts at nothing."""
-        super().__init__(gm)
-        self.gm, self.macs = gm, 0.0
-        self.before: dict[fx.Node, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Runs a node; at a convolution counts the positions that its gate opened or its changed inputs reach."""
-        result = super().run_node(n)
-        conv = n.args[1] if n.target is ops.select else n
-        if isinstance(conv, fx.Node) and g.record(conv).role == "local" and local(self.gm, conv).family == "conv":
-            if n is not conv:
-                self._count(conv, self.env[n.args[0]].float())  # type: ignore[index]
-            elif all(user.target is not ops.select for user in n.users):
-                self._count(conv, self._reached(conv))
-        return result
-
-    def _count(self, conv: fx.Node, active: Tensor) -> None:
-        self.macs += float(active.sum()) * local(self.gm, conv).macs
-
-    def _reached(self, conv: fx.Node) -> Tensor:
-        """The positions whose window holds a change of the input, as the hold gate left it."""
-        found = local(self.gm, conv)
-        x, window = self.env[found.inputs[0]], found.window
-        changed = (x != self.before.get(conv, x + 1)).any(1, keepdim=True).float()
-        self.before[conv] = x
-        ones = torch.ones(1, 1, *window.kernel)
-        return (F.conv2d(changed, ones, None, window.stride, window.padding, window.dilation) > 0).float()
-
-
 @torch.no_grad()
 def measure(skip: SkipModel, clips: Tensor, masks: Tensor, seed: int) -> Point:
     """Accuracy and cost of a model on held-out clips."""
@@ -175,16 +140,6 @@ def measure(skip: SkipModel, clips: Tensor, masks: Tensor, seed: int) -> Point:
     iou = mean_iou(np.stack(found), masks.numpy())
     budget = float(np.mean(budgets)) if isinstance(skip.options.gate, DynConv) else None
     return Point(skip.report.gate, seed, iou, float(np.mean(shares)), budget)
-
-
-def metered(skip: SkipModel, clip: Tensor) -> float:
-    """Multiply-accumulates per frame after the first."""
-    meter, state = Meter(skip.graph_module), [torch.zeros(g.value(n).shape) for n in g.states(skip.graph_module.graph)]
-    for time, frame in enumerate(clip):
-        if time == 1:
-            meter.macs = 0.0
-        _, state = meter.run(frame[None], *state, torch.tensor(time == 0))
-    return meter.macs / (len(clip) - 1)
 
 
 def run_seed(seed: int, options: argparse.Namespace, tick: Any) -> list[Point]:
