@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from skipfx import ops
 from skipfx.passes import (
     collect_moves,
@@ -26,18 +28,24 @@ from skipfx.passes.rules.whole import WHOLE, name_of
 from skipfx.spec import GONE_WHEN_CANONICAL
 
 FAMILIES = (rules.conv, rules.unary, rules.arithmetic, rules.pool, rules.resize, rules.reduce, rules.move, rules.shape)
-booleans = normalise_booleans
+aten = torch.ops.aten
 # the pass that rewrites them -> operators that become others before the rules see them
 REWRITTEN: dict[ModuleType, Iterable[Any]] = {
     normalise_transposed: normalise_transposed.TRANSPOSED,
     normalise_pads: remove_identity.PADS,
     normalise_pools: normalise_pools.MEANS | normalise_pools.MAXIMA | normalise_pools.ADAPTIVE,
-    normalise_reductions: {*normalise_reductions.EXTREMES, *normalise_reductions.SPREADS},
-    booleans: {*booleans.COMPARE, *booleans.WHERE, *booleans.FILL, *booleans.AND, *booleans.OR, *booleans.NOT},
-    normalise_slices: normalise_slices.SPLITS,
-    collect_moves: collect_moves.MOVES | collect_moves.INDEXING,
-    sink_operators: sink_operators.LINEAR | sink_operators.SOFTMAX,
-}
+    normalise_reductions: {
+        *normalise_reductions.EXTREMES, *normalise_reductions.SPREADS, aten.argmax.default,
+        aten.linalg_vector_norm.default,
+    },
+    normalise_booleans: set().union(
+        normalise_booleans.COMPARE, normalise_booleans.WHERE, normalise_booleans.FILL, normalise_booleans.AND,
+        normalise_booleans.OR, normalise_booleans.XOR, normalise_booleans.NOT,
+    ),
+    normalise_slices: normalise_slices.SPLITS | {aten.glu.default},
+    collect_moves: collect_moves.MOVES | collect_moves.INDEXING | {aten.stack.default},
+    sink_operators: sink_operators.LINEAR | sink_operators.SOFTMAX | {aten.layer_norm.default},
+}  # fmt: skip
 HEAD = """# Operators
 
 This page is made from the compiler's own tables (`python -m skipfx.passes.operator_page`); a test keeps it current.
