@@ -28,12 +28,13 @@ def to_onnx(
         Exception: whatever the exporter raises on what it cannot take.
     """
     given, made = names or (None, None)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            logger.setLevel(logging.ERROR)  # it reports operators of packages that are not installed
+            for logger in loggers:  # they report operators of packages that are not installed, and empty lists
+                logger.setLevel(logging.ERROR)
             exported = torch.onnx.export(
                 model,
                 example,
@@ -45,6 +46,7 @@ def to_onnx(
             )
         assert exported is not None
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     data: bytes = exported.model_proto.SerializeToString()
     return data
