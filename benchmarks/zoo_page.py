@@ -33,8 +33,8 @@ before anchors and non-maximum suppression.
 
 An architecture verifies where the error is at most 1e-3 and the stream is exact. The results are collected as they
 come, over several hours while operators were being added: what an older row calls dense may be sparse by now, and
-`python -m benchmarks.zoo NAME` tells. Random weights can be ill-conditioned: for Inception-v4 PyTorch's own float32 is up
-to 9e-4 away from its float64.
+`python -m benchmarks.zoo NAME` tells. Random weights can be ill-conditioned: for Inception-v4 PyTorch's own float32 is
+up to 9e-4 away from its float64.
 """
 
 
