@@ -7,8 +7,9 @@ import typer
 
 from skipfx.build import compile_engine
 from skipfx.cli.command import with_records
-from skipfx.cli.options import Overwrite, option, size
+from skipfx.cli.options import Overwrite, option
 from skipfx.cli.output import Output
+from skipfx.cli.parsers import size
 from skipfx.cli.steps import check_output
 from skipfx.model import SkipModel
 from skipfx.runtime.engine import Engine

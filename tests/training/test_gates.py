@@ -156,15 +156,14 @@ def test_noise_is_for_training_alone() -> None:
     skip.train()
     noisy = [skip.forward_clip(clip)["map"] for _ in range(2)]
     assert torch.equal(*still) and not torch.equal(*noisy)
-    state = skip.init_state(2)
-    assert torch.equal(skip(clip[:, 0], state)[0]["map"], skip(clip[:, 0], state)[0]["map"])
+    stepped = [skip(clip[:, 0], skip.init_state(2))[0]["map"] for _ in range(2)]
+    assert torch.equal(*stepped)
 
 
 def test_the_task_and_the_price_both_reach_gates_and_network() -> None:
     clip = clips(3, 13, 18)
     skip = stir(transform(seeded(Branches()), (clip[0, :1],), gate=Gumbel(block=2)), -0.5).train()
-    loss = skip.forward_clip(clip)["map"].square().mean() + gate_loss(skip)
-    loss.backward()
+    (skip.forward_clip(clip)["map"].square().mean() + gate_loss(skip)).backward()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in skip.parameters())
     assert all(value.grad.any() for name, value in skip.named_parameters() if "gate_bias" in name)  # type: ignore[union-attr]
 
@@ -188,8 +187,7 @@ def test_the_cost_sees_dilated_positions_and_the_unit_itself() -> None:
     mask[0, 0, 0, 0] = mask[0, 0, 3, 3] = 1
     mask.requires_grad_()
     decision = g.Decision(10, (6, 7), (((6, 7), (3, 3), (1, 1), (1, 1), (1, 1)),))
-    found = cost(mask, decision)
-    assert float(found.detach()) == 10 * (4 + 9)  # a corner has four positions in its window
+    assert float((found := cost(mask, decision)).detach()) == 10 * (4 + 9)  # a corner has four positions in its window
     found.backward()  # type: ignore[no-untyped-call]
     assert mask.grad is not None and mask.grad.all()
     clip = clips(4, 9, 11)
