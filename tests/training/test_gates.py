@@ -187,13 +187,14 @@ def test_the_cost_sees_dilated_positions_and_the_unit_itself() -> None:
     mask[0, 0, 0, 0] = mask[0, 0, 3, 3] = 1
     mask.requires_grad_()
     decision = g.Decision(10, (6, 7), (((6, 7), (3, 3), (1, 1), (1, 1), (1, 1)),))
-    assert float((found := cost(mask, decision)).detach()) == 10 * (4 + 9)  # a corner has four positions in its window
+    found = cost(mask, decision)
+    assert float(found.detach()) == 10 * (4 + 9)  # a corner has four positions in its window
     found.backward()  # type: ignore[no-untyped-call]
     assert mask.grad is not None and mask.grad.all()
     clip = clips(4, 9, 11)
-    skip = transform(seeded(nn.Sequential(Add())), (clip[0, :1],), gate=DynConv(target=0.5))
+    skip = transform(seeded(Add()), (clip[0, :1],), gate=DynConv(target=0.5))
     skip.forward_clip(clip)
-    (item,) = skip.spent[0]
+    item = skip.spent[0][0]
     assert item.dense == 9 * 11 * 4 * 4 * 9 and float(item.macs.detach()) == item.dense + 9 * 11 * 4
 
 
