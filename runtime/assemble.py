@@ -11,10 +11,11 @@ import numpy as np
 
 from skipfx.expr import leaves
 from skipfx.plan import Compute, Emit, Gate, Ingest, Plan, Segment, Source, View
-from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell
+from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell, pixel
 from skipfx.runtime.kernels.table import (
     HEAVY,
     LANES,
+    LINES,
     OPERAND_COLUMNS,
     OUTSIDE,
     POSITIONS,
@@ -49,12 +50,14 @@ class Assembler:
         """The whole plan."""
         memory = self.memory
         calls = [self._segment(index, segment) for index, segment in enumerate(self.plan.segments)]
+        spots = memory.positions(TASKS * memory.spots)
         for row in self.rows:
+            row[K.SPOTS], row[K.SPOTS_SIZE] = spots, memory.spots
             row[K.SCRATCH], row[K.SCRATCH_SIZE], row[K.LINE] = memory.a_size, memory.scratch, memory.line
         begin = memory.c.add(np.concatenate(self.rows))
         return Image(
             sizes=(memory.a_size, memory.m_size, 0, max(1, memory.q_size), memory.n_size),
-            per_task=(memory.scratch, 2 * memory.line),
+            per_task=(memory.scratch, LINES * memory.line),
             held_bytes=sum(4 * b.height * b.width * b.channels for b in self.plan.buffers),
             w=memory.w.joined(),
             c=memory.c.joined(),
@@ -107,13 +110,13 @@ class Assembler:
             row = np.zeros(int(K.NUMBERS), np.int64)
             self._writes(row, step.out, step.map, step.gate)
             row[K.ARRAY] = in_at[step.array]
-            row[K.PLANE] = self.memory.floats(buffer.height * buffer.width * step.out.channels)
             row[K.MARKS] = self.memory.bytes(buffer.height * (buffer.width + 1))
             row[K.FINITE] = int(step.is_frame)
             share = self.dense_above if step.is_frame else 1.0
             row[K.DENSE_ABOVE] = int(share * buffer.height * buffer.width)
             self.memory.need_scratch(buffer.width)
             self.memory.need_line(buffer.width + step.gate.dilation)
+            self.memory.need_spots(buffer.width)
             rows.append(row)
         for op in (Op.COMPARE, Op.DILATE, Op.DECIDE, Op.COMMIT):
             for row in rows:
@@ -124,7 +127,7 @@ class Assembler:
         """The columns about what a step writes."""
         row[K.MAP : K.COUNT + 1] = self.memory.change_map(change)
         row[K.OUT], row[K.OUT_ROW], row[K.OUT_PIXEL] = self.memory.place(view)
-        row[K.CHANNELS] = view.channels
+        row[K.CHANNELS], row[K.SPARE] = view.channels, self.memory.spare(view)
         row[K.THRESHOLD] = self.memory.w.add([gate.threshold, gate.threshold**2 * view.channels])
         row[K.NORM] = int(gate.norm == "rms" and gate.threshold > 0)
         row[K.DILATION] = gate.dilation
@@ -143,10 +146,11 @@ class Assembler:
     def _scratch(self, row: Row, weights: int) -> None:
         """As many tiles at a time as fit; more where the weights are so many that they should serve longer."""
         groups, group_out, panels, blocks = (int(row[k]) for k in (K.GROUPS, K.GROUP_OUT, K.PANELS, K.BLOCKS))
-        pitch = (groups - 1) * group_out + (panels * blocks + 2) * LANES
+        pitch = (groups - 1) * group_out + (panels * blocks + 1) * LANES
         tiles = max(1, SCRATCH * (4 if weights > HEAVY else 1) // (pitch * TILE))
         row[K.SCRATCH_PITCH], row[K.CHUNK] = pitch, tiles
         self.memory.need_scratch(pitch * max(TILE * tiles, POSITIONS))
+        self.memory.need_spots(TILE * tiles)
 
     def _core(self, row: Row, step: Compute) -> None:
         core = Core[step.core.upper()]
@@ -179,7 +183,7 @@ class Assembler:
         elif step.tables:
             self._tables(row, step)
         elif step.weight is not None:
-            merge = window.dilation[1] == 1 and step.source.channels == buffer.channels
+            merge = window.dilation[1] == 1 and step.source.channels == pixel(buffer)
             self._weights(row, step, tile, merge)
 
     def _number(self, core: Core, tile: Tile | None) -> int:
@@ -260,7 +264,8 @@ class Assembler:
         row[K.IN], row[K.IN_ROW], row[K.IN_PIXEL] = self.memory.place(view)
         row[K.ARRAY] = out_at[step.array]
         row[K.DIRTY] = self.memory.bytes(buffer.height * (buffer.width + 1))
-        row[K.LIST] = self.memory.positions(TASKS * (buffer.width + TILE))
+        self.memory.need_spots(buffer.width)
+        self.memory.need_line(buffer.width)
         row[K.SOURCES], row[K.SOURCE_COUNT] = self.memory.sources((Source(view.maps),))
         return [self.memory.count_at[change] for change in view.maps]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipfx.plan import Buffer
-from skipfx.runtime.kernels.table import CoreSpec
+from skipfx.runtime.kernels.table import LANES, CoreSpec
 
 EpilogueSpec = tuple[Any, bool, tuple[bool, ...]]
 
@@ -75,6 +75,12 @@ class Image:
     layers: tuple[LayerCell, ...]
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
+
+
+def pixel(buffer: Buffer) -> int:
+    """Floats from one position to the next: whole vectors where that costs at most a sixteenth of the memory."""
+    spare = -buffer.channels % LANES
+    return buffer.channels + (spare if spare * 16 <= buffer.channels else 0)
 
 
 def pitch(buffer: Buffer) -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from skipfx.errors import CompileError
 from skipfx.plan import Plan, Source, View
-from skipfx.runtime.image import origin, pitch, positions
+from skipfx.runtime.image import origin, pitch, pixel, positions
 from skipfx.runtime.kernels.table import LANES, SHIFT, TASKS, Cell, SourceColumn
 
 S = SourceColumn
@@ -52,8 +52,8 @@ class Layout:
         self.a_size = self.m_size = self.q_size = 0
         self.n_size = int(Cell.FIRST_COUNT)
         self.line = 0
-        self.scratch = 0
-        self.buffer_at = [self.floats(positions(buffer) * buffer.channels) for buffer in plan.buffers]
+        self.scratch = self.spots = 0
+        self.buffer_at = [self.floats(positions(buffer) * pixel(buffer)) for buffer in plan.buffers]
         self.map_at = [self.bytes(positions(plan.buffers[index])) for index in plan.maps]
         self.flags_at = [self.bytes(plan.buffers[index].height) for index in plan.maps]
         self.count_at = [self.cells() for _ in plan.maps]
@@ -86,6 +86,10 @@ class Layout:
         """Makes sure that a task has so many floats of scratch."""
         self.scratch = max(self.scratch, -(-count // LANES) * LANES + LANES)
 
+    def need_spots(self, count: int) -> None:
+        """Makes sure that a task may note so many positions, and one more that does not count."""
+        self.spots = max(self.spots, count + 1)
+
     def need_line(self, count: int) -> None:
         """Makes sure that a scratch line has so many bytes, and room for a vector more."""
         self.line = max(self.line, count + CACHE_LINE)
@@ -94,8 +98,13 @@ class Layout:
         """First float of the picture (or of `top`, `left` outside it), floats per row, floats per position."""
         buffer = self.plan.buffers[view.buffer]
         first = origin(buffer) - top * pitch(buffer) - left
-        start = self.buffer_at[view.buffer] + first * buffer.channels + view.channel
-        return start, pitch(buffer) * buffer.channels, buffer.channels
+        start = self.buffer_at[view.buffer] + first * pixel(buffer) + view.channel
+        return start, pitch(buffer) * pixel(buffer), pixel(buffer)
+
+    def spare(self, view: View) -> int:
+        """Floats behind the channels of a position that belong to nobody."""
+        buffer = self.plan.buffers[view.buffer]
+        return pixel(buffer) - buffer.channels if view.channel + view.channels == buffer.channels else 0
 
     def change_map(self, index: int) -> tuple[int, int, int, int, int, int]:
         """First position of a change map, positions per row, height, width, flags per row, counts per task."""

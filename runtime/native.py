@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from skipfx.errors import ArtifactError
 
+CACHE_LINE = 64
 _local = threading.local()
 
 
@@ -54,6 +56,15 @@ def load_code(code: bytes) -> Callable[..., None]:
 def tensor(array: NDArray[Any]) -> Any:
     """A view of an array that a compiled function takes."""
     return _libraries()[0].from_dlpack(array)
+
+
+def on_cache_line(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy that starts with a cache line: a vector that lies across two takes two loads."""
+    memory = np.zeros(array.nbytes + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    found: NDArray[Any] = memory[start : start + array.nbytes].view(array.dtype)
+    found[:] = array
+    return found
 
 
 def use_threads(threads: int) -> None:

@@ -39,12 +39,12 @@ class OutputSlots(Generic[Made]):
 
     def take(self) -> tuple[Made, int, bool]:
         """An array that nobody else holds, its number, and whether it must be written in full."""
-        order = [(self._last + 1 + i) % SLOTS for i in range(SLOTS)]
+        order = [(self._last + i) % SLOTS for i in range(SLOTS)]  # the last one lacks least
         for slot in order:
             if sys.getrefcount(self._arrays[slot]) <= OWN_REFERENCES:
                 break
         else:
-            slot = order[0]
+            slot = order[1]
             self._arrays[slot] = self._make(self.size)
             self._full[slot] = True
         return self._arrays[slot], slot, self._full[slot]

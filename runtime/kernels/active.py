@@ -8,17 +8,37 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import SHIFT, TILE, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.table import LINES, SHIFT, TILE, Cell, Column, SourceColumn
 
 K = Column
+STRETCH = 64
 S = SourceColumn
+
+
+@T.inline
+def compact(mem: Any, marks: Any, first: Any, width: Any, tag: Any, start: Any, found: Any) -> None:
+    """Appends tag | x to the list at `start` for every x < width whose mark is 1; empty stretches cost one look."""
+    end = T.alloc_buffer((1,), "int64")
+    end[0] = found[0]
+    for stretch in range((width + STRETCH - 1) // STRETCH):
+        low = T.Bind(stretch * STRETCH)
+        some = T.alloc_buffer((1,), "uint8")
+        some[0] = T.uint8(0)
+        for x in range(T.min(width - low, T.int64(STRETCH))):
+            some[0] = some[0] | marks[first + low + x]
+        if some[0] > 0:
+            for x in range(T.min(width - low, T.int64(STRETCH))):
+                mem.q[start + end[0]] = tag | (low + x)
+                end[0] = end[0] + T.Cast("int64", marks[first + low + x])
+    found[0] = end[0]
 
 
 @T.inline
 def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, found: Any) -> None:
     """Appends the active positions of one row."""
-    line = T.Bind(task * 2 * mem.c[row + K.LINE])
+    line = T.Bind(task * LINES * mem.c[row + K.LINE])
     marks = T.Bind(line + mem.c[row + K.LINE])
+    wide = T.Bind(marks + mem.c[row + K.LINE])
     hit = T.alloc_buffer((1,), "int64")
     hit[0] = T.int64(0)
     for i in range(mem.c[row + K.SOURCE_COUNT]):
@@ -54,24 +74,26 @@ def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, foun
                 for x in range(width):
                     mem.s[marks + x] = T.uint8(0)
                 hit[0] = T.int64(1)
-            for k in range(kernel_w):
-                if taps == 1:
+            if taps == 1:
+                for k in range(kernel_w):
                     for x in range(width):
                         at = T.meta_var(mem.c[mem.c[source + S.TABLE_W] + x * kernel_w + k])
                         mem.s[marks + x] = mem.s[marks + x] | mem.s[line + at]
-                elif stride_w == 1:
+            elif stride_w == 1:
+                for k in range(kernel_w):
                     for x in range(width):
                         mem.s[marks + x] = mem.s[marks + x] | mem.s[line + x + k * step_w]
-                else:
-                    for x in range(width):
-                        mem.s[marks + x] = mem.s[marks + x] | mem.s[line + x * stride_w + k * step_w]
+            else:  # first every position, which vectorises, then those of the stride
+                every = T.Bind((width - 1) * stride_w + 1)
+                for x in range(every):
+                    mem.s[wide + x] = mem.s[line + x]
+                for k in range(kernel_w - 1):
+                    for x in range(every):
+                        mem.s[wide + x] = mem.s[wide + x] | mem.s[line + x + (k + 1) * step_w]
+                for x in range(width):
+                    mem.s[marks + x] = mem.s[marks + x] | mem.s[wide + x * stride_w]
     if hit[0] > 0:
-        end = T.alloc_buffer((1,), "int64")
-        end[0] = found[0]
-        for x in range(width):
-            mem.q[start + end[0]] = (y << SHIFT) | x
-            end[0] = end[0] + T.Cast("int64", mem.s[marks + x])
-        found[0] = end[0]
+        compact(mem, mem.s, marks, width, y << SHIFT, start, found)
 
 
 @T.inline

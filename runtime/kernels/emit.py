@@ -8,7 +8,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import LANES, TILE, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.active import compact
+from skipfx.runtime.kernels.table import LANES, LINES, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
@@ -35,7 +36,7 @@ def whole_row(mem: Any, row: Any, y: Any) -> None:
 
 
 @T.inline
-def changed_columns(mem: Any, row: Any, y: Any, columns: Any, slot: Any) -> None:
+def changed_columns(mem: Any, row: Any, y: Any, columns: Any, wanted: Any, slot: Any) -> None:
     """The positions of a row that the output array lacks."""
     width = T.Bind(mem.c[row + K.WIDTH])
     channels = T.Bind(mem.c[row + K.CHANNELS])
@@ -43,8 +44,8 @@ def changed_columns(mem: Any, row: Any, y: Any, columns: Any, slot: Any) -> None
     found = T.alloc_buffer((1,), "int64")
     found[0] = T.int64(0)
     for x in range(width):
-        mem.q[columns + found[0]] = x
-        found[0] = found[0] + T.Select((mem.m[line + x] & slot) > 0, T.int64(1), T.int64(0))
+        mem.s[wanted + x] = T.Select((mem.m[line + x] & slot) > 0, T.uint8(1), T.uint8(0))
+    compact(mem, mem.s, wanted, width, T.int64(0), columns, found)
     pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
     pixel = T.Bind(mem.c[row + K.IN_PIXEL])
     plane = T.Bind(mem.c[row + K.HEIGHT] * width)
@@ -70,7 +71,8 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pane
     slot = T.Bind(T.Cast("uint8", mem.n[T.int64(Cell.SLOT)]))
     fresh = T.Bind(mem.n[T.int64(Cell.REFRESH)])  # then nothing is marked, because all has changed
     full = T.Bind(mem.n[T.int64(Cell.FULL)] + fresh)
-    columns = T.Bind(mem.c[row + K.LIST] + task * (width + TILE))
+    columns = T.Bind(mem.c[row + K.SPOTS] + task * mem.c[row + K.SPOTS_SIZE])
+    wanted = T.Bind(task * LINES * mem.c[row + K.LINE])
     low = T.Bind(height * task // tasks)
     for i in range(height * (task + 1) // tasks - low):
         y = T.Bind(low + i)
@@ -91,7 +93,7 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pane
             if full > 0:
                 whole_row(mem, row, y)
             else:
-                changed_columns(mem, row, y, columns, slot)
+                changed_columns(mem, row, y, columns, wanted, slot)
             for x in range(width):
                 mem.m[line + x] = mem.m[line + x] & ~slot
             mem.m[flag] = mem.m[flag] & ~slot

@@ -6,6 +6,7 @@ N > tau:  held = y', the position is changed            `settle`, after the last
 """
 
 from collections.abc import Callable
+from operator import add
 from typing import Any
 
 from tvm.script import tirx as T
@@ -20,19 +21,23 @@ MASK = (1 << SHIFT) - 1
 
 
 @T.inline
-def halve(squares: Any, largest: Any, half: Any) -> None:
-    """Adds (maximises) the upper half of the lanes onto the lower."""
+def halve(norm: Any, half: Any, merge: Any) -> None:
+    """Merges the upper half of the lanes into the lower."""
     for v in T.vectorized(half):
-        squares[v] = squares[v] + squares[v + half]
-        largest[v] = T.max(largest[v], largest[v + half])
+        norm[v] = merge(norm[v], norm[v + half])
 
 
-def fold(squares: Any, largest: Any) -> None:
-    """Reduces both to lane 0, as a tree."""
+def fold(norm: Any, merge: Any) -> None:
+    """Reduces to lane 0, as a tree."""
     half = LANES // 2
     while half:
-        halve(squares, largest, half)
+        halve(norm, half, merge)
         half //= 2
+
+
+def finite(x: Any) -> Any:
+    """The number, or the largest one where it is NaN or infinity, which count as a change."""
+    return T.Select(x <= T.float32(FLT_MAX), x, T.float32(FLT_MAX))
 
 
 Value = Callable[..., Any]
@@ -71,8 +76,8 @@ def epilogue(value: Value) -> Callable[..., None]:
     def write(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
         """New values to where they are held."""
         pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
-        whole = T.Bind((high - low) // LANES)
-        tail = T.Bind((high - low) % LANES)
+        whole = T.Bind((high - low + mem.c[row + K.SPARE]) // LANES)
+        tail = T.Bind(T.max(high - low - whole * LANES, T.int64(0)))
         for i in range(count):
             position = T.Bind(mem.q[first + i])
             y = T.Bind(position >> SHIFT)
@@ -92,18 +97,16 @@ def epilogue(value: Value) -> Callable[..., None]:
     def measure(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
         """New values to scratch, their distance from the held ones to the norms behind them."""
         pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
+        rms = T.Bind(mem.c[row + K.NORM])
         for i in range(count):
             position = T.Bind(mem.q[first + i])
             y = T.Bind(position >> SHIFT)
             x = T.Bind(position & MASK)
             out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
             scratch = T.Bind(start + i * pitch)
-            norms = T.Bind(scratch + pitch - 2 * LANES)
-            squares = T.alloc_buffer((LANES,), "float32")
-            largest = T.alloc_buffer((LANES,), "float32")
+            norm = T.alloc_buffer((LANES,), "float32")
             for v in T.vectorized(LANES):
-                squares[v] = T.Select(low == 0, T.float32(0), mem.a[norms + v])
-                largest[v] = T.Select(low == 0, T.float32(0), mem.a[norms + LANES + v])
+                norm[v] = T.Select(low == 0, T.float32(0), mem.a[scratch + pitch - LANES + v])
             for block in range((high - low + LANES - 1) // LANES):
                 at = T.Bind(low + block * LANES)
                 new = T.alloc_buffer((LANES,), "float32")
@@ -114,11 +117,9 @@ def epilogue(value: Value) -> Callable[..., None]:
                     delta[v] = T.Select(at + v < high, new[v] - mem.a[out + at + v], T.float32(0))
                 for v in T.vectorized(LANES):
                     mem.a[scratch + at + v] = new[v]
-                    squares[v] = squares[v] + delta[v] * delta[v]
-                    largest[v] = T.max(largest[v], T.abs(delta[v]))
+                    norm[v] = T.Select(rms > 0, norm[v] + delta[v] * delta[v], T.max(norm[v], finite(T.abs(delta[v]))))
             for v in T.vectorized(LANES):
-                mem.a[norms + v] = squares[v]
-                mem.a[norms + LANES + v] = largest[v]
+                mem.a[scratch + pitch - LANES + v] = norm[v]
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
@@ -135,38 +136,46 @@ def epilogue(value: Value) -> Callable[..., None]:
 
 
 @T.inline
+def fired(mem: Any, row: Any, start: Any, count: Any, spots: Any, found: Any, merge: Any) -> None:
+    """Lists which of `count` positions moved by more than the threshold; no branch depends on it."""
+    pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
+    threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + mem.c[row + K.NORM]])
+    for i in range(count):
+        norm = T.alloc_buffer((LANES,), "float32")
+        for v in T.vectorized(LANES):
+            norm[v] = mem.a[start + (i + 1) * pitch - LANES + v]
+        fold(norm, merge)
+        mem.q[spots + found[0]] = i
+        found[0] = found[0] + T.Select(finite(norm[0]) > threshold, T.int64(1), T.int64(0))
+
+
+@T.inline
 def settle(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """The hold test at `count` positions whose new values and norms stand in scratch."""
     channels = T.Bind(mem.c[row + K.CHANNELS])
-    rms = T.Bind(mem.c[row + K.NORM])
-    threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + rms])
     pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
     start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
-    changed = T.alloc_buffer((1,), "int64")
-    changed[0] = T.int64(0)
-    for i in range(count):
+    spots = T.Bind(mem.c[row + K.SPOTS] + task * mem.c[row + K.SPOTS_SIZE])
+    found = T.alloc_buffer((1,), "int64")
+    found[0] = T.int64(0)
+    if mem.c[row + K.NORM] > 0:
+        fired(mem, row, start, count, spots, found, add)
+    else:
+        fired(mem, row, start, count, spots, found, T.max)
+    for k in range(found[0]):
+        i = T.Bind(mem.q[spots + k])
         scratch = T.Bind(start + i * pitch)
-        squares = T.alloc_buffer((LANES,), "float32")
-        largest = T.alloc_buffer((LANES,), "float32")
-        for v in T.vectorized(LANES):
-            squares[v] = mem.a[scratch + pitch - 2 * LANES + v]
-            largest[v] = mem.a[scratch + pitch - LANES + v]
-        fold(squares, largest)
-        # a sum that is not finite holds NaN or infinity, new or held, which a norm cannot tell from the other
-        finite = T.meta_var(squares[0] <= T.float32(FLT_MAX))
-        norm = T.Bind(T.Select(finite, T.Select(rms > 0, squares[0], largest[0]), T.float32(FLT_MAX)))
-        if norm > threshold:
-            position = T.Bind(mem.q[first + i])
-            y = T.Bind(position >> SHIFT)
-            x = T.Bind(position & MASK)
-            out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
-            for block in range(channels // LANES):
-                for v in T.vectorized(LANES):
-                    mem.a[out + block * LANES + v] = mem.a[scratch + block * LANES + v]
-            tail = T.Bind(channels // LANES * LANES)
-            for k in range(channels - tail):
-                mem.a[out + tail + k] = mem.a[scratch + tail + k]
-            mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
-            mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
-            changed[0] = changed[0] + 1
-    mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + changed[0]
+        position = T.Bind(mem.q[first + i])
+        y = T.Bind(position >> SHIFT)
+        x = T.Bind(position & MASK)
+        out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+        whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES)
+        for block in range(whole):
+            for v in T.vectorized(LANES):
+                mem.a[out + block * LANES + v] = mem.a[scratch + block * LANES + v]
+        tail = T.Bind(whole * LANES)
+        for j in range(channels - tail):
+            mem.a[out + tail + j] = mem.a[scratch + tail + j]
+        mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
+        mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+    mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + found[0]

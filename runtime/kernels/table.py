@@ -26,6 +26,7 @@ TILE: Final = 12  # lists are filled up to a multiple of it; register tiles hold
 LANES: Final = 16  # channels of a vector
 SCRATCH: Final = 8192  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
+LINES: Final = 3
 SHIFT: Final = 16
 # on a GPU
 THREADS: Final = 128  # of a block
@@ -154,20 +155,22 @@ class Column(IntEnum):
     PARAMETERS = 59  # four per-channel parameters
     # arrays
     ARRAY = 63
-    PLANE = 64  # held frame, in the order of the array
+    SPOTS = 64  # positions of scratch in q: where they start; SPOTS_SIZE per task
     MARKS = 65  # where the gate fired, before dilation; then a flag per row
     DIRTY = 66  # which output arrays lack a position, one bit each; then a byte per row
     DENSE_ABOVE = 67  # changed positions from which on the frame is a refresh
     # scratch: where it starts, floats per task, floats per position
     SCRATCH = 68
     SCRATCH_SIZE = 69
-    SCRATCH_PITCH = 70  # the channels, then two vectors of norms
+    SCRATCH_PITCH = 70  # the channels, then a vector that sums up the norm
     CHUNK = 71  # times TILE positions fit into it
-    LINE = 72  # bytes of a scratch line in s; a task has two
+    LINE = 72  # bytes of a scratch line in s; a task has LINES
     FINITE = 73  # whether NaN or infinity in the array is an error
     PANELS = 74  # runs of output channels that are computed one after another, per group
     TABLE_C = 75  # in c: what a move adds per channel
-    NUMBERS = 76  # columns in a row
+    SPOTS_SIZE = 76
+    SPARE = 77  # floats behind the channels that may be overwritten
+    NUMBERS = 78  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill

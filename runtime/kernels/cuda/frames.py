@@ -51,8 +51,9 @@ def compare(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
             bad[0] = T.int32(0)
             for channel in range(mem.c[row + K.CHANNELS]):
                 at = T.Bind((channel * height + y) * width + x)
+                held = T.Bind(y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL] + channel)
                 taken = T.Bind(mem.f[mem.c[row + K.ARRAY] + at])
-                delta = T.Bind(taken - mem.a[mem.c[row + K.PLANE] + at])
+                delta = T.Bind(taken - mem.a[mem.c[row + K.OUT] + held])
                 if rms == 0:
                     size = T.meta_var(T.abs(delta))
                     norm[0] = T.max(norm[0], T.Select(size <= T.float32(FLT_MAX), size, T.float32(FLT_MAX)))
@@ -129,7 +130,6 @@ def commit(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
                     for channel in range(mem.c[row + K.CHANNELS]):
                         at = T.Bind((channel * height + y) * width + x)
                         value = T.Bind(mem.f[mem.c[row + K.ARRAY] + at])
-                        mem.a[mem.c[row + K.PLANE] + at] = value
                         mem.a[out + channel] = value
             if thread == 0:
                 mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
