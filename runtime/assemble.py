@@ -1,5 +1,6 @@
-"""Turns a plan into memory and rows: where every buffer lies, the packed weights, and a row of numbers per step.
+"""Turns a plan into memory and rows: where every buffer lies, and a row of numbers per step.
 
+What a row says about the core of its step, weights included, is filled in by `skipfx.runtime.cores`.
 What the columns mean stands in `skipfx.runtime.kernels.table`.
 """
 
@@ -11,25 +12,23 @@ import numpy as np
 
 from skipfx.expr import leaves
 from skipfx.plan import Compute, Emit, Gate, Ingest, Plan, Segment, Source, View
-from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell, pixel
+from skipfx.runtime.cores import Cores
+from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell
 from skipfx.runtime.kernels.table import (
     HEAVY,
     LANES,
     LINES,
     OPERAND_COLUMNS,
-    OUTSIDE,
     POSITIONS,
     SCRATCH,
     TASKS,
     TILE,
     Column,
-    Core,
-    CoreSpec,
     Op,
     Tile,
 )
 from skipfx.runtime.layout import Layout, Row
-from skipfx.runtime.pack import pack_conv, pack_depthwise, pad_channels
+from skipfx.runtime.pack import pad_channels
 
 K = Column
 
@@ -38,12 +37,12 @@ class Assembler:
     """Assembles one plan; see `assemble`."""
 
     def __init__(self, plan: Plan, dense_above: float, tiles: Sequence[Tile]) -> None:
-        self.plan, self.dense_above, self.tiles = plan, dense_above, tiles
+        self.plan, self.dense_above = plan, dense_above
         self.memory = Layout(plan)
+        self.cores = Cores(plan, self.memory, tiles)
         self.lists: dict[tuple[Any, ...], tuple[int, int]] = {}
         self.rows: list[Row] = []
         self.layers: list[LayerCell] = []
-        self.cores: list[CoreSpec] = []
         self.epilogues: list[EpilogueSpec] = []
 
     def assemble(self) -> Image:
@@ -63,7 +62,7 @@ class Assembler:
             c=memory.c.joined(),
             calls=tuple(replace(call, begin=call.begin + begin) for call in calls),
             layers=tuple(self.layers),
-            cores=tuple(self.cores),
+            cores=tuple(self.cores.specs),
             epilogues=tuple(self.epilogues),
         )
 
@@ -137,7 +136,7 @@ class Assembler:
         row = self._row(Op.COMPUTE)
         self._writes(row, step.out, step.map, step.gate)
         row[K.LIST], row[K.LIST_COUNT] = list_at, counts
-        self._core(row, step)
+        self.cores.fill(row, step)
         self._epilogue(row, step)
         self._scratch(row, 0 if step.weight is None else step.weight.size)
         if step.macs:
@@ -151,76 +150,6 @@ class Assembler:
         row[K.SCRATCH_PITCH], row[K.CHUNK] = pitch, tiles
         self.memory.need_scratch(pitch * max(TILE * tiles, POSITIONS))
         self.memory.need_spots(TILE * tiles)
-
-    def _core(self, row: Row, step: Compute) -> None:
-        core = Core[step.core.upper()]
-        row[K.GROUPS], row[K.GROUP_OUT], row[K.PANELS] = 1, step.out.channels, 1
-        row[K.BLOCKS] = -(-step.out.channels // LANES)
-        row[K.CORE] = -1
-        if step.source is None:
-            return
-        buffer = self.plan.buffers[step.source.buffer]
-        window = step.active[0]
-        (top, left) = window.padding if core in (Core.CONV, Core.DEPTHWISE) else (0, 0)
-        row[K.IN], row[K.IN_ROW], row[K.IN_PIXEL] = self.memory.place(step.source, top, left)
-        row[K.IN_HEIGHT], row[K.IN_WIDTH] = buffer.height, buffer.width
-        row[K.KERNEL_H], row[K.KERNEL_W] = window.kernel
-        row[K.STRIDE_H], row[K.STRIDE_W] = window.stride
-        row[K.PAD_H], row[K.PAD_W] = window.padding
-        row[K.DILATION_H], row[K.DILATION_W] = window.dilation
-        row[K.STEP_H] = row[K.IN_ROW] * window.dilation[0]
-        row[K.STEP_W] = row[K.IN_PIXEL] * window.dilation[1]
-        row[K.COUNT_PAD] = int(step.count_pad)
-        if core >= Core.MOVE:
-            row[K.WEIGHT] = self.memory.w.add([step.number])
-            row[K.GROUP_IN], row[K.BLOCKS] = step.source.channels, -(-step.source.channels // LANES)
-        tile = self._tile(step) if core is Core.CONV else None
-        row[K.CORE] = self._number(core, tile)
-        if core is Core.RESIZE:
-            row[K.TABLE_H], row[K.TABLE_W] = (self.memory.c.add(table) for table in (window.rows, window.columns))
-            row[K.TAPS_H], row[K.TAPS_W] = len(window.rows[0]), len(window.columns[0])
-            row[K.WEIGHT], row[K.BIAS] = (self.memory.w.add(taps) for taps in step.taps)
-        elif step.tables:
-            self._tables(row, step)
-        elif step.weight is not None:
-            merge = window.dilation[1] == 1 and step.source.channels == pixel(buffer)
-            self._weights(row, step, tile, merge)
-
-    def _number(self, core: Core, tile: Tile | None) -> int:
-        if (core, tile) not in self.cores:
-            self.cores.append((core, tile))
-        return self.cores.index((core, tile))
-
-    def _tile(self, step: Compute) -> Tile:
-        """The widest tile whose panels the output channels of a group fill."""
-        vectors = -(-step.out.channels // step.groups // LANES)
-        return max((tile for tile in self.tiles if vectors % tile.vectors == 0), key=lambda tile: tile.vectors)
-
-    def _tables(self, row: Row, step: Compute) -> None:
-        pitches = np.array([row[K.IN_ROW], row[K.IN_PIXEL], 1])
-        rows, columns, channels = (
-            [OUTSIDE if place is None else int(pitches @ place) for place in table] for table in step.tables
-        )
-        row[K.TABLE_H], row[K.TABLE_W] = self.memory.c.add(rows), self.memory.c.add(columns)
-        row[K.BLOCKS] = -(-len(channels) // LANES)
-        row[K.TABLE_C] = self.memory.c.add([*channels, *channels[-1:] * LANES])
-
-    def _weights(self, row: Row, step: Compute, tile: Tile | None, merge: bool) -> None:
-        assert step.weight is not None
-        out, per_group = step.weight.shape[:2]
-        bias = np.zeros(out, np.float32) if step.bias is None else step.bias
-        if tile is None:
-            row[K.WEIGHT] = self.memory.w.add(pack_depthwise(step.weight), LANES)
-            row[K.BIAS] = self.memory.w.add(pad_channels(bias), LANES)
-            return
-        weight, packed_bias = pack_conv(step.weight, bias, step.groups, tile.vectors)
-        row[K.WEIGHT] = self.memory.w.add(weight, LANES)
-        row[K.BIAS] = self.memory.w.add(packed_bias, LANES)
-        row[K.GROUPS], row[K.GROUP_IN], row[K.GROUP_OUT] = step.groups, per_group, out // step.groups
-        row[K.BLOCKS], row[K.PANELS] = tile.vectors, -(-(out // step.groups) // LANES) // tile.vectors
-        row[K.RUN] = per_group
-        if merge and step.groups == 1:
-            row[K.RUN], row[K.KERNEL_W] = per_group * row[K.KERNEL_W], 1
 
     def _epilogue(self, row: Row, step: Compute) -> None:
         broadcast = tuple(view.channels == 1 and step.out.channels > 1 for view in step.operands)

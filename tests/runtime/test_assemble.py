@@ -88,7 +88,7 @@ def test_weights_start_on_a_vector(name: str) -> None:
     _, assembler, image = assembled(name)
     for row in assembler.rows:
         if row[K.OP] == Op.COMPUTE and row[K.CORE] >= 0:
-            if assembler.cores[row[K.CORE]][0] not in (Core.CONV, Core.DEPTHWISE):
+            if image.cores[row[K.CORE]][0] not in (Core.CONV, Core.DEPTHWISE):
                 continue
             assert row[K.WEIGHT] % LANES == row[K.BIAS] % LANES == 0
             assert row[K.WEIGHT] < row[K.BIAS] < image.w.size
