@@ -1,6 +1,6 @@
 """Helpers to run stream graphs over clips and to look inside them; for tests, of this project and of its users."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +15,9 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.errors import FrameError
 from skipfx.model import SkipModel
-from skipfx.verification import Step
 
 Frames = tuple[Tensor, ...]
+Step = Callable[[tuple[NDArray[Any], ...], bool], list[NDArray[Any]]]  # of a frame, and whether it is a refresh
 
 
 def as_frames(item: Any) -> Frames:

@@ -5,7 +5,7 @@ The core needs NumPy alone: anything that takes a frame and a refresh flag and r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from skipfx.model import SkipModel
     from skipfx.runtime.engine import Engine
     from skipfx.runtime.onnx_engine import OnnxEngine
+    from skipfx.testing import Step
 
 Array = NDArray[Any]
 Frames = tuple[Array, ...]
-Step = Callable[[Frames, bool], list[Array]]
 
 REFRESH_TOLERANCE = 1e-4  # float32 sums of some thousand terms in another order
 DRIFT_TOLERANCE = 1e-3  # a kernel may round a norm that lies at its threshold differently

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from skipfx.errors import FrameError
 from skipfx.model import SkipModel
 from skipfx.options import Gate, Hold, InputNorm, OutputNorm
-from skipfx.testing import as_frames, drift
+from skipfx.testing import Step, as_frames, drift
 from skipfx.transformation import transform
-from skipfx.verification import Step, Verification, verify, verify_model, verify_steps
+from skipfx.verification import Verification, verify, verify_model, verify_steps
 from tests.networks import Branches, Squeeze, TwoFrames, branches_clip, moving_clip, seeded
 
 Array = NDArray[Any]

@@ -13,6 +13,7 @@ from skipfx.bench.compare import WARMUP, WAYS, Clip, Comparison, activity, all_w
 from skipfx.bench.dense import ENGINES
 from skipfx.bench.layers import LayerTime, layer_times
 from skipfx.bench.timing import machine
+from skipfx.cli.asked import Asked
 from skipfx.cli.command import with_records
 from skipfx.cli.figures import cells, layer_table, machine_lines, times, timings, warn_of_load
 from skipfx.cli.options import (
@@ -27,7 +28,7 @@ from skipfx.cli.options import (
     option,
 )
 from skipfx.cli.output import Output
-from skipfx.cli.steps import Asked, Ready, make_ready, refuse_model
+from skipfx.cli.steps import Ready, make_ready, refuse_model
 from skipfx.cli.transforming import dense_program
 from skipfx.errors import UsageError
 from skipfx.media import open_frames

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from skipfx.cli.asked import kind_of
 from skipfx.cli.command import with_records
 from skipfx.cli.options import AnyPath, Example, Exclude, Frames, Pictures, TrustPickle, Until
 from skipfx.cli.output import Output
-from skipfx.cli.steps import first_picture, kind_of
+from skipfx.cli.steps import first_picture
 from skipfx.cli.transforming import load_with_example
 from skipfx.model import SkipModel
 from skipfx.report import Report

@@ -12,11 +12,12 @@ import numpy as np
 import typer
 
 from skipfx.bench.timing import Spread
+from skipfx.cli.asked import Asked
 from skipfx.cli.command import with_records
 from skipfx.cli.masks import MaskPictures
 from skipfx.cli.options import AnyPath, Overwrite, Pictures, RawSize, Runtime, Threads, Transformation, option
 from skipfx.cli.output import Output
-from skipfx.cli.steps import Asked, check_output, make_ready
+from skipfx.cli.steps import check_output, make_ready
 from skipfx.errors import UsageError
 from skipfx.files import write_whole
 from skipfx.media import Picture, Preprocess, open_frames

@@ -10,8 +10,8 @@ from torch.export import ExportedProgram
 
 from skipfx import graph as g
 from skipfx.capture import capture, example_frames
+from skipfx.cli.asked import Asked, Shapes, kind_of, pictures_for, refuse_late
 from skipfx.cli.options import Pictures, Transformation
-from skipfx.cli.steps import Asked, Shapes, kind_of, pictures_for, refuse_late
 from skipfx.errors import FrameError
 from skipfx.loading import load_model
 from skipfx.media import Picture, Preprocess

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import torch
 
+from skipfx.cli.asked import Asked, kind_of
 from skipfx.cli.command import with_records
 from skipfx.cli.options import (
     AnyPath,
@@ -18,7 +19,7 @@ from skipfx.cli.options import (
     option,
 )
 from skipfx.cli.output import Output
-from skipfx.cli.steps import Asked, kind_of, make_ready, refuse_model
+from skipfx.cli.steps import make_ready, refuse_model
 from skipfx.cli.transforming import dense_program, transformed
 from skipfx.errors import VerificationError
 from skipfx.media import Picture, open_frames
