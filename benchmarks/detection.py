@@ -21,7 +21,7 @@ from skipfx import Engine
 from skipfx.bench.compare import Clip
 from skipfx.build import compile_engine
 
-THRESHOLDS = [0.15, 0.2, 0.25, 0.3, 0.35]
+THRESHOLDS = [0.2, 0.25, 0.27, 0.3]
 
 
 def main() -> None:
