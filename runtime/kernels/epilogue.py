@@ -14,25 +14,11 @@ from tvm.script import tirx as T
 from skipfx.expr import Expr
 from skipfx.runtime.kernels.arithmetic import evaluate
 from skipfx.runtime.kernels.conv import channel
+from skipfx.runtime.kernels.lanes import fold
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, OPERAND_COLUMNS, SHIFT, Cell, Column
 
 K = Column
 MASK = (1 << SHIFT) - 1
-
-
-@T.inline
-def halve(norm: Any, half: Any, merge: Any) -> None:
-    """Merges the upper half of the lanes into the lower."""
-    for v in T.vectorized(half):
-        norm[v] = merge(norm[v], norm[v + half])
-
-
-def fold(norm: Any, merge: Any) -> None:
-    """Reduces to lane 0, as a tree."""
-    half = LANES // 2
-    while half:
-        halve(norm, half, merge)
-        half //= 2
 
 
 def finite(x: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.arithmetic import exp
+from skipfx.runtime.kernels.lanes import fold
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, SHIFT, Column
 
 K = Column
@@ -20,21 +21,6 @@ Term = Callable[[Any, Any], Any]  # of a value and its channel
 def add(total: Any, value: Any) -> Any:
     """A sum."""
     return total + value
-
-
-@T.inline
-def halve(lanes: Any, half: Any, merge: Any) -> None:
-    """Merges the upper half of the lanes into the lower."""
-    for v in T.vectorized(half):
-        lanes[v] = merge(lanes[v], lanes[v + half])
-
-
-def fold(lanes: Any, merge: Merge) -> None:
-    """Merges all lanes into lane 0, as a tree."""
-    half = LANES // 2
-    while half:
-        halve(lanes, half, merge)
-        half //= 2
 
 
 @T.inline
