@@ -18,7 +18,7 @@ from skipfx.passes.lower_island import island
 from skipfx.passes.lower_layout import Layout, base
 from skipfx.passes.rules import Local
 from skipfx.passes.rules.move import in_order
-from skipfx.plan import Compute, Emit, Gate, Ingest, Plan, Segment, Source, Step, View
+from skipfx.plan import Compute, Emit, Floats, Gate, Ingest, Plan, Segment, Source, Step, View
 
 COPY: Expr = ("input", 0)
 
@@ -100,12 +100,22 @@ class Lowering:
         self.arrays_in[depth].append(key)
 
     def _copy(self, source: fx.Node, out: View, depth: int) -> None:
-        view = self.layout.views[source]
+        operand = self._operand(source)
         _, _, height, width = g.value(source).shape
-        active = (Source(view.maps),)
+        active = (Source(operand.maps),) if isinstance(operand, View) else ()  # a constant is copied on a refresh
         self.steps[depth].append(
             Compute(
-                self._name(source), "none", None, (view,), COPY, (), out, out.maps[0], Gate(), active, (height, width)
+                self._name(source),
+                "none",
+                None,
+                (operand,),
+                COPY,
+                (),
+                out,
+                out.maps[0],
+                Gate(),
+                active,
+                (height, width),
             )
         )
 
@@ -115,15 +125,23 @@ class Lowering:
         core = group.core
         out = self.layout.views[node]
         size: tuple[int, int] = tuple(g.value(node).shape[2:])  # type: ignore[assignment]
-        operands = tuple(self.layout.views[base(operand)] for operand in group.operands)
+        operands = tuple(self._operand(operand) for operand in group.operands)
         active = [] if core is None else [self._core_source(core, size)]
-        for operand, view in zip(group.operands, operands, strict=True):
-            active.append(_operand_source(view, tuple(g.value(operand).shape[2:]), size))
+        for operand, place in zip(group.operands, operands, strict=True):
+            if isinstance(place, View):
+                active.append(_operand_source(place, tuple(g.value(operand).shape[2:]), size))
         step = Compute(
             self._name(node if group.core_node is None else group.core_node), "none", None, operands, expr,
             tuple(group.channels), out, out.maps[0], gate_of(node), tuple(dict.fromkeys(active)), size,
         )  # fmt: skip
         self.steps[depth].append(step if core is None else self._with_core(step, core))
+
+    def _operand(self, node: fx.Node) -> View | Floats:
+        """Where an operand lies, or the values of a constant."""
+        tensor = g.parameter(self.gm, node)
+        if tensor is None:
+            return self.layout.views[base(node)]
+        return tensor.detach()[0].movedim(0, -1).contiguous().numpy()
 
     def _core_source(self, core: Local, size: tuple[int, int]) -> Source:
         view = self.layout.views[base(core.inputs[0])]

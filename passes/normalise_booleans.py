@@ -42,7 +42,7 @@ class NormaliseBooleans(Pass):
 
     def apply(self, gm: fx.GraphModule) -> bool:
         """See `Pass.apply`."""
-        numbers: dict[fx.Node, fx.Node] = {}
+        numbers = _constants(gm)
         for node in list(gm.graph.nodes):
             if node.op != "call_function":
                 continue
@@ -56,6 +56,18 @@ class NormaliseBooleans(Pass):
                 node.replace_all_uses_with(found)
                 gm.graph.erase_node(node)
         return bool(numbers)
+
+
+def _constants(gm: fx.GraphModule) -> dict[fx.Node, fx.Node]:
+    """Constant truth values as numbers, where choices or logic read them."""
+    found = {}
+    for node in gm.graph.find_nodes(op="get_attr"):
+        tensor = g.parameter(gm, node)
+        readers = {user.target for user in node.users}
+        if tensor is not None and tensor.dtype == torch.bool and readers & (AND | OR | XOR | WHERE | FILL):
+            with gm.graph.inserting_after(node):
+                found[node] = g.add_parameter(gm, f"{node.name}_number", tensor.float(), node)
+    return found
 
 
 def _number(gm: fx.GraphModule, node: fx.Node, numbers: dict[fx.Node, fx.Node]) -> fx.Node | None:

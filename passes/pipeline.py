@@ -12,6 +12,7 @@ from skipfx.passes.insert_gates import InsertGates
 from skipfx.passes.mask_blocks import MaskBlocks
 from skipfx.passes.merge_states import MergeStates
 from skipfx.passes.normalise_booleans import NormaliseBooleans
+from skipfx.passes.normalise_constants import NormaliseConstants
 from skipfx.passes.normalise_pads import NormalisePads
 from skipfx.passes.normalise_pools import NormalisePools
 from skipfx.passes.normalise_reductions import NormaliseReductions
@@ -35,6 +36,7 @@ def canonical() -> list[Pass]:
         NormaliseTransposed(),
         CollectMoves(),
         NormaliseBooleans(),
+        NormaliseConstants(),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from skipfx import graph as g
 from skipfx import ops
@@ -116,7 +116,18 @@ def _before(gm: fx.GraphModule, arg: Any, move: fx.Node, node: fx.Node) -> Any:
     if _is_channels_last(move) and tensor.numel() == tensor.shape[-1] == g.value(move).shape[-1]:
         name = f"{g.record(node).layer}_{arg.name}"
         return g.add_parameter(gm, name, tensor.reshape(-1, 1, 1), arg)
-    return None
+    return _constant(gm, arg, tensor, move)
+
+
+def _constant(gm: fx.GraphModule, arg: fx.Node, tensor: Tensor, move: fx.Node) -> fx.Node | None:
+    """A constant in the order of the moved value, such as a position embedding of tokens, as a map before the move."""
+    found, shape = _origins(move), g.value(_source(move)[0]).shape
+    if found is None or np.unique(found).size < found.size or tensor.dim() > found.ndim:
+        return None
+    values = tensor.expand(found.shape).reshape(-1)
+    before = values[:1].repeat(shape.numel())  # what the move leaves out may be anything
+    before[torch.from_numpy(found.reshape(-1))] = values
+    return g.add_parameter(gm, f"{arg.name}_before", before.view(shape), arg)
 
 
 def _counterpart(gm: fx.GraphModule, other: fx.Node, move: fx.Node) -> fx.Node | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from skipfx.expr import leaves
-from skipfx.plan import Compute, Emit, Gate, Ingest, Plan, Segment, Source, View
+from skipfx.plan import Compute, Emit, Floats, Gate, Ingest, Plan, Segment, Source, View
 from skipfx.runtime.cores import Cores
 from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell
 from skipfx.runtime.kernels.table import (
@@ -152,21 +152,30 @@ class Assembler:
         self.memory.need_spots(TILE * tiles)
 
     def _epilogue(self, row: Row, step: Compute) -> None:
-        broadcast = tuple(view.channels == 1 and step.out.channels > 1 for view in step.operands)
-        spec = (step.expr, step.core != "none", broadcast)
+        operands = [self._operand(operand) for operand in step.operands]
+        broadcast = tuple(shape[2] == 1 and step.out.channels > 1 for shape, _ in operands)
+        constant = tuple(not isinstance(operand, View) for operand in step.operands)
+        spec = (step.expr, step.core != "none", broadcast, constant)
         if spec not in self.epilogues:
             self.epilogues.append(spec)
         row[K.EPILOGUE] = self.epilogues.index(spec)
-        for index, view in enumerate(step.operands):
-            buffer = self.plan.buffers[view.buffer]
-            columns = np.array(self.memory.place(view), np.int64)
-            for axis, extent in enumerate((buffer.height, buffer.width)):
-                columns[1 + axis] *= extent == step.size[axis]
+        for index, (shape, place) in enumerate(operands):
+            pitches = [
+                pitch * (extent == whole) for pitch, extent, whole in zip(place[1:], shape, step.size, strict=False)
+            ]
             at = K.OPERANDS + index * OPERAND_COLUMNS
-            row[at : at + OPERAND_COLUMNS] = columns
+            row[at : at + OPERAND_COLUMNS] = [place[0], *pitches]
         for index in leaves(step.expr, "channel"):
             values = np.broadcast_to(step.channels[index], step.out.channels)
             row[K.PARAMETERS + index] = self.memory.w.add(pad_channels(values), LANES)
+
+    def _operand(self, operand: View | Floats) -> tuple[tuple[int, ...], tuple[int, int, int]]:
+        """Height, width and channels of an operand, and its place as `Layout.place` gives it; of a constant, in w."""
+        if isinstance(operand, View):
+            buffer = self.plan.buffers[operand.buffer]
+            return (buffer.height, buffer.width, operand.channels), self.memory.place(operand)
+        _, width, channels = operand.shape
+        return operand.shape, (self.memory.w.add(operand), width * channels, channels)
 
     def _list(self, step: Compute) -> tuple[int, int]:
         """The active list of a step; steps with the same sources share it."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skipfx.plan import Buffer
 from skipfx.runtime.kernels.table import LANES, CoreSpec
 
-EpilogueSpec = tuple[Any, bool, tuple[bool, ...]]
+EpilogueSpec = tuple[Any, bool, tuple[bool, ...], tuple[bool, ...]]  # arguments of `kernels.epilogue.value_of`
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class Compute:
         name: layer it came from.
         core: what reads the window; its value is ("input", 0) of `expr`, the operands follow.
         source: what the core reads, if there is one.
-        operands: maps read at the output's position.
+        operands: maps read at the output's position; a constant stands as its values [H, W, C].
         expr: over the core's value and the operands.
         channels: per-channel parameters [C] of `expr`.
         weight, bias: of the core, [C_out, C_in / groups, kh, kw] and [C_out].
@@ -127,7 +127,7 @@ class Compute:
     name: str
     core: Core
     source: View | None
-    operands: tuple[View, ...]
+    operands: tuple[View | Floats, ...]
     expr: Expr
     channels: tuple[Floats, ...]
     out: View

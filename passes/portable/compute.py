@@ -9,7 +9,8 @@ from torch import fx
 
 from skipfx import graph as g
 from skipfx.passes.portable.grid import ActiveSet
-from skipfx.passes.portable.maps import gather_blocks, gather_columns, gather_rows
+from skipfx.passes.portable.maps import Map, Part, gather_blocks, gather_columns, gather_rows
+from skipfx.passes.portable.masks import extent
 from skipfx.passes.portable.sites import Site
 
 if TYPE_CHECKING:
@@ -24,11 +25,10 @@ def new_rows(low: Lowering, site: Site, active: ActiveSet) -> fx.Node:
     Pointwise operators are those of the model, on rows [m, C]; where parameters per channel stand beside them, on
     positions [m, C, 1, 1], which broadcast as the map [1, C, H, W] does.
     """
-    size = g.value(site.head).shape[2:]
-    whole = [operand for operand in site.operands if g.value(operand).shape[2:] != size]
+    whole = [operand for operand in site.operands if extent(operand) == (1, 1) != active.size]
     values: dict[fx.Node, fx.Node] = {operand: low.nchw(operand) for operand in whole}
     for operand in set(site.operands) - set(whole):
-        values[operand] = gather_rows(low.b, low.parts(operand), active)
+        values[operand] = gather_rows(low.b, _over(low, operand, active.size), active)
     if site.core_node is not None:
         values[site.core_node] = _convolution(low, site, active)
     if not whole and not site.has_parameters:
@@ -38,8 +38,17 @@ def new_rows(low: Lowering, site: Site, active: ActiveSet) -> fx.Node:
     return low.b.reshape(_pointwise(low, site.head, values), -1, int(g.value(site.head).shape[1]))
 
 
+def _over(low: Lowering, operand: fx.Node, size: tuple[int, int]) -> list[Part]:
+    """The maps that an operand is made of; a row or column is repeated over the picture."""
+    if extent(operand) == size:
+        return low.parts(operand)
+    channels = int(g.value(operand).shape[1])
+    spread = low.b.call(aten.expand.default, low.nchw(operand), [1, channels, *size])
+    return [Part(Map((channels, *size), 0, nchw=spread), 0, channels)]
+
+
 def _pointwise(low: Lowering, node: fx.Node, values: dict[fx.Node, fx.Node]) -> fx.Node:
-    if node.op == "get_attr":
+    if node not in values and node.op == "get_attr":
         return low.parameter(node)
     if node not in values:
         for source in node.all_input_nodes:

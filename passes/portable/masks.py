@@ -36,16 +36,22 @@ def _changed(low: Lowering, node: fx.Node) -> fx.Node | None:
     if g.record(node).role != "local":
         return None
     found = local(low.gm, node)
-    masks = [changed(low, source) for source in found.inputs]
+    masks = [changed(low, source) for source in found.inputs if source.op != "get_attr"]
     known = [mask for mask in masks if mask is not None]
     if len(known) < len(masks):
         return None
     return _through(low, node, found, known)
 
 
+def _over(b: Builder, mask: fx.Node, size: tuple[int, int]) -> fx.Node:
+    """The mask of a position, row or column as that of all positions that it serves."""
+    return b.call(aten.maximum.default, mask, b.constant(torch.zeros(1, 1, *size)))
+
+
 def _through(low: Lowering, node: fx.Node, found: Local, masks: list[fx.Node]) -> fx.Node | None:
     if found.family in ("pointwise", "concat", "slice"):
-        return union(low.b, masks)
+        every = union(low.b, masks)
+        return every if extent(node) in map(extent, found.inputs) else _over(low.b, every, extent(node))
     if found.family in WINDOWED:
         _, _, height, width = g.value(node).shape
         return reach(low.b, masks[0], found.window, (int(height), int(width)), 1, extent(found.inputs[0]))
@@ -103,20 +109,20 @@ def active_blocks(low: Lowering, site: Site) -> fx.Node | None:
 
     [1, 1, ceil(H / b), ceil(W / b)], or [1, 1, 1, 1] where all change together.
     """
-    _, _, height, width = g.value(site.head).shape
-    size, window = (int(height), int(width)), POINT if site.core is None else site.core.window
-    sources = [(source, POINT) for source in site.operands]
+    size, window = extent(site.head), POINT if site.core is None else site.core.window
+    sources = [(source, POINT) for source in site.operands if source.op != "get_attr"]
     if site.core is not None:
         sources.append((site.core.inputs[0], window))
     found = []
     for source, through in sources:
-        mask = changed(low, source)
+        mask, own = changed(low, source), extent(source)
         if mask is None:
             return None
-        whole = tuple(g.value(source).shape[2:]) == (1, 1) != size
-        found.append(mask if whole else reach(low.b, mask, through, size, site.block, extent(source)))
+        whole = own == (1, 1) != size
+        if through == POINT and own != size and not whole:
+            mask, own = _over(low.b, mask, size), size
+        found.append(mask if whole else reach(low.b, mask, through, size, site.block, own))
     if any(p >= (k - 1) * d + 1 for p, k, d in zip(window.padding, window.kernel, window.dilation, strict=True)):
         found.append(as_float(low.b, low.refresh))  # windows that read nothing but padding
-    grid = torch.zeros(1, 1, -(-size[0] // site.block), -(-size[1] // site.block))
-    every = union(low.b, found)
-    return every if len(found) == 1 and not whole else low.b.call(aten.maximum.default, every, low.b.constant(grid))
+    every, grid = union(low.b, found), (-(-size[0] // site.block), -(-size[1] // site.block))
+    return every if len(found) == 1 and not whole else _over(low.b, every, grid)

@@ -44,9 +44,8 @@ class Operands:
     def _parameter(self, arg: fx.Node, tensor: torch.Tensor) -> Expr:
         if tensor.numel() == 1:
             return const(float(tensor.detach()))
-        prelu_slope = self.node.target is aten.prelu.default and tensor.dim() == 1
-        if not prelu_slope and (tensor.dim() < 3 or tensor.numel() != tensor.shape[-3]):
-            raise Refuse("arithmetic with a constant that varies over the picture")
+        if varies(self.node, tensor):
+            return self._map(arg)
         if arg not in self.parameters:
             self.parameters.append(arg)
         return ("channel", self.parameters.index(arg))
@@ -57,6 +56,13 @@ class Operands:
         if arg not in self.maps:
             self.maps.append(arg)
         return ("input", self.maps.index(arg))
+
+
+def varies(node: fx.Node, constant: torch.Tensor) -> bool:
+    """Whether a constant that an operator reads has more than one value per channel: then it is a map."""
+    per_channel = constant.dim() > 2 and constant.numel() == constant.shape[-3]
+    prelu_slope = node.target is aten.prelu.default and constant.dim() == 1
+    return constant.numel() > 1 and not per_channel and not prelu_slope
 
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
@@ -150,7 +156,7 @@ ARITHMETIC: dict[Any, Callable[[Operands], Expr]] = {
 
 @rule(*ARITHMETIC)
 def arithmetic(gm: fx.GraphModule, node: fx.Node) -> Local:
-    """Arithmetic between maps, per-channel parameters and numbers; smaller maps are repeated."""
+    """Arithmetic between maps, constants of any shape and numbers; smaller maps are repeated."""
     operands = Operands(gm, node)
     return operands.local(ARITHMETIC[node.target](operands))
 

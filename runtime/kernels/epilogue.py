@@ -29,13 +29,14 @@ def finite(x: Any) -> Any:
 Value = Callable[..., Any]
 
 
-def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Value:
+def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: tuple[bool, ...]) -> Value:
     """The arithmetic of one expression, of (memory, row, scratch, y, x, first channel, lane).
 
     Args:
         expr: ("input", 0) is the core's value if there is a core; the operands follow.
         has_core: whether there is one.
         broadcast: per operand, whether it has one channel that serves all.
+        constant: per operand, whether it is a constant, which all streams share.
     """
 
     def value(mem: Any, row: Any, scratch: Any, y: Any, x: Any, at: Any, lane: Any) -> Any:
@@ -48,7 +49,8 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...]) -> Value:
             number = index - int(has_core)
             column = row + K.OPERANDS + number * OPERAND_COLUMNS
             first = mem.c[column] + y * mem.c[column + 1] + x * mem.c[column + 2]
-            return mem.a[first] if broadcast[number] else mem.a[first + at + lane]
+            values = mem.w if constant[number] else mem.a
+            return values[first] if broadcast[number] else values[first + at + lane]
 
         return evaluate(expr, leaf)
 

@@ -14,6 +14,7 @@ from tvm.ir import GlobalVar
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
+from skipfx.runtime.image import EpilogueSpec
 from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.active import active
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
@@ -54,8 +55,8 @@ CORES: dict[Core, Body] = {
 }
 
 
-def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[tuple[Any, bool, tuple[bool, ...]]]) -> IRModule:
-    """The module for the given cores and epilogues (arguments of `epilogue`), in the order of their numbers."""
+def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> IRModule:
+    """The module for the given cores and epilogues in the order of their numbers."""
     functions: dict[GlobalVar, PrimFunc] = {}
 
     def define(name: str, body: Body) -> GlobalVar:

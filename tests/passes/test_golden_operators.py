@@ -13,6 +13,7 @@ from skipfx.recipe import classify
 OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "activation": F.silu,
     "arithmetic": lambda x: 2 * x + x.abs(),
+    "constant map": lambda x: x + torch.linspace(0, 1, 8),
     "where": lambda x: torch.where(x > 0, x, -x),
     "max pool": lambda x: F.max_pool2d(x, 3, 2, 1),
     "average pool": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),

@@ -1,6 +1,7 @@
 """The portable lowering computes what the stream graph computes, and less of it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from skipfx.passes.rules import Window
 from skipfx.testing import zero_states
 from tests.networks import Branches, Frames, Squeeze, TwoFrames, moving_clip, seeded
 from tests.passes.test_dynconv import Basic, learned
-from tests.runtime.check import MARGIN, margin
+from tests.runtime.check import MARGIN, Net, margin, noise
 from tests.strategies import Sample, samples
 from tests.variants import Variants
 
@@ -147,6 +148,24 @@ def test_windows(conv: nn.Conv2d, block: int, monkeypatch: pytest.MonkeyPatch) -
     model = seeded(nn.Sequential(conv, nn.PReLU(conv.out_channels), nn.Conv2d(conv.out_channels, 4, 3, padding=1)))
     clip = moving_clip(3, 60, 67)
     check(Variants(model, clip[0]).stream(HOLD), clip)
+
+
+@pytest.mark.parametrize("block", [1, 8])
+def test_operands_of_every_extent(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constants that vary over the picture, and maps of a position, row or column that serve the others."""
+    monkeypatch.setattr(cost, "BLOCKS", (block,))
+
+    def body(m: Any, x: Tensor) -> list[Tensor]:
+        y = torch.relu(m.a(x) + m.grid) * m.one
+        lines = m.b(y * y.mean(2, keepdim=True) + y.mean(3, keepdim=True))
+        scaled = m.b(torch.relu(y.mean((2, 3), keepdim=True) + m.grid))
+        return [lines, scaled, m.b(torch.cat([y[:, 1:], m.one], 1) - m.channel)]
+
+    model = Net(body, a=nn.Conv2d(3, 8, 3, padding=1), b=nn.Conv2d(8, 8, 3, padding=1), grid=noise(8, 24, 1),
+                one=noise(1, 1, 24, 30), channel=noise(8, 1, 1))  # fmt: skip
+    clip = moving_clip(3, 24, 30)
+    portable = check(Variants(model, clip[0]).stream(HOLD), clip)
+    assert len(portable.layers) == (4 if block == 1 else 3)  # one map is a column
 
 
 @given(samples())
