@@ -47,7 +47,7 @@ class Cores:
         if core >= Core.MOVE:
             row[K.WEIGHT] = self.memory.w.add([step.number])
             row[K.GROUP_IN], row[K.BLOCKS] = step.source.channels, -(-step.source.channels // LANES)
-        tile = self._tile(step) if core is Core.CONV else None
+        tile = self._tile(step) if core in (Core.CONV, Core.DEPTHWISE) else None
         row[K.CORE] = self._number(core, tile)
         if core is Core.RESIZE:
             row[K.TABLE_H], row[K.TABLE_W] = (self.memory.c.add(table) for table in (window.rows, window.columns))
@@ -66,7 +66,8 @@ class Cores:
 
     def _tile(self, step: Compute) -> Tile:
         """The widest tile whose panels the output channels of a group fill."""
-        vectors = -(-step.out.channels // step.groups // LANES)
+        groups = step.groups if step.core == "conv" else 1
+        vectors = -(-step.out.channels // groups // LANES)
         return max((tile for tile in self.tiles if vectors % tile.vectors == 0), key=lambda tile: tile.vectors)
 
     def _tables(self, row: Row, step: Compute) -> None:
@@ -82,10 +83,12 @@ class Cores:
         assert step.weight is not None
         out, per_group = step.weight.shape[:2]
         bias = np.zeros(out, np.float32) if step.bias is None else step.bias
-        if tile is None:
+        if step.core == "depthwise":
             row[K.WEIGHT] = self.memory.w.add(pack_depthwise(step.weight), LANES)
             row[K.BIAS] = self.memory.w.add(pad_channels(bias), LANES)
+            row[K.RUN] = out
             return
+        assert tile is not None
         weight, packed_bias = pack_conv(step.weight, bias, step.groups, tile.vectors)
         row[K.WEIGHT] = self.memory.w.add(weight, LANES)
         row[K.BIAS] = self.memory.w.add(packed_bias, LANES)

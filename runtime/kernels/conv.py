@@ -14,7 +14,6 @@ from skipfx.runtime.kernels.table import LANES, SHIFT, Column, Tile
 
 K = Column
 MASK = (1 << SHIFT) - 1
-POSITIONS = 6  # of a depthwise tile
 
 
 def offset(mem: Any, row: Any, position: Any) -> Any:
@@ -31,7 +30,7 @@ def load(sums: Any, p: Any, source: Any, at: Any) -> None:
 
 
 @T.inline
-def accumulate(sums: Any, p: Any, x: Any, weights: Any, at: Any) -> None:
+def accumulate(sums: Any, p: Any, weights: Any, at: Any, x: Any) -> None:
     """Adds one input value times a vector of weights."""
     for v in T.vectorized(LANES):
         sums[p, v] = sums[p, v] + x * weights[at + v]
@@ -44,19 +43,26 @@ def store(sums: Any, p: Any, target: Any, at: Any) -> None:
         target[at + v] = sums[p, v]
 
 
+@T.inline
+def multiply(sums: Any, p: Any, source: Any, at: Any, weights: Any, weight: Any) -> None:
+    """Adds a vector of input values times a vector of weights."""
+    for v in T.vectorized(LANES):
+        sums[p, v] = sums[p, v] + source[at + v] * weights[weight + v]
+
+
+def registers(tile: Tile) -> list[Any]:
+    """The sums of a tile: a buffer per vector, because TVM puts what is larger than a kilobyte on the heap."""
+    return [T.alloc_buffer((tile.positions, LANES), "float32") for _ in range(tile.vectors)]
+
+
+def each(function: Callable[..., None], sums: list[Any], p: Any, places: list[tuple[Any, Any]], *values: Any) -> None:
+    """Calls a function for every vector of the sums, with places (a buffer and where in it) that move on with them."""
+    for vector, one in enumerate(sums):
+        function(one, p, *(part for memory, at in places for part in (memory, at + vector * LANES)), *values)
+
+
 def conv(tile: Tile) -> Callable[..., None]:
-    """The body for a register tile.
-
-    The sums of each vector are a buffer of their own: TVM puts what is larger than a kilobyte on the heap.
-    """
-
-    def sums_of_vectors() -> list[Any]:
-        return [T.alloc_buffer((tile.positions, LANES), "float32") for _ in range(tile.vectors)]
-
-    def each(function: Callable[..., None], sums: list[Any], *arguments: Any) -> None:
-        *others, at = arguments
-        for vector in range(tile.vectors):
-            function(sums[vector], *others, at + vector * LANES)
+    """The body for a register tile."""
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
@@ -75,18 +81,19 @@ def conv(tile: Tile) -> Callable[..., None]:
         source = T.Bind(mem.c[row + K.IN] + group * mem.c[row + K.GROUP_IN])
         for number in range((count + tile.positions - 1) // tile.positions):
             base = T.alloc_buffer((tile.positions,), "int64")
-            sums = T.meta_var(sums_of_vectors())
+            sums = T.meta_var(registers(tile))
             for p in T.unroll(tile.positions):
                 base[p] = source + offset(mem, row, mem.q[first + number * tile.positions + p])
-                each(load, sums, p, mem.w, bias)
+                each(load, sums, p, [(mem.w, bias)])
             for kh in range(kernel_h):
                 for kw in range(kernel_w):
                     for k in range(run):
                         for p in T.unroll(tile.positions):
                             x = T.Bind(mem.a[base[p] + kh * step_h + kw * step_w + k])
-                            each(accumulate, sums, p, x, mem.w, weight + ((kh * kernel_w + kw) * run + k) * width)
+                            at = T.meta_var(weight + ((kh * kernel_w + kw) * run + k) * width)
+                            each(accumulate, sums, p, [(mem.w, at)], x)
             for p in T.unroll(tile.positions):
-                each(store, sums, p, mem.a, out + (number * tile.positions + p) * pitch)
+                each(store, sums, p, [(mem.a, out + (number * tile.positions + p) * pitch)])
 
     return body
 
@@ -97,30 +104,33 @@ def channel(mem: Any, row: Any, panel: Any) -> Any:
     return panel // panels * mem.c[row + K.GROUP_OUT] + panel % panels * (mem.c[row + K.BLOCKS] * LANES)
 
 
-@T.inline
-def depthwise(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-    """One filter per channel; weights packed [kh, kw, C]."""
-    scratch = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
-    pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
-    kernel_h = T.Bind(mem.c[row + K.KERNEL_H])
-    kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
-    step_h = T.Bind(mem.c[row + K.STEP_H])
-    step_w = T.Bind(mem.c[row + K.STEP_W])
-    padded = T.Bind(mem.c[row + K.BLOCKS] * LANES)
-    for tile in range((count + POSITIONS - 1) // POSITIONS):
-        for block in range(mem.c[row + K.BLOCKS]):
-            base = T.alloc_buffer((POSITIONS,), "int64")
-            sums = T.alloc_buffer((POSITIONS, LANES), "float32")
-            for p in T.unroll(POSITIONS):
-                base[p] = mem.c[row + K.IN] + block * LANES + offset(mem, row, mem.q[first + tile * POSITIONS + p])
-                for v in T.vectorized(LANES):
-                    sums[p, v] = mem.w[mem.c[row + K.BIAS] + block * LANES + v]
-            for kh in range(kernel_h):
-                for kw in range(kernel_w):
-                    weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * padded + block * LANES)
-                    for p in T.unroll(POSITIONS):
-                        for v in T.vectorized(LANES):
-                            sums[p, v] = sums[p, v] + mem.a[base[p] + kh * step_h + kw * step_w + v] * mem.w[weight + v]
-            for p in T.unroll(POSITIONS):
-                for v in T.vectorized(LANES):
-                    mem.a[scratch + (tile * POSITIONS + p) * pitch + block * LANES + v] = sums[p, v]
+def depthwise(tile: Tile) -> Callable[..., None]:
+    """The body for a register tile: one filter per channel; weights packed [kh, kw, C]."""
+
+    @T.inline
+    def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
+        pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
+        kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
+        step_h = T.Bind(mem.c[row + K.STEP_H])
+        step_w = T.Bind(mem.c[row + K.STEP_W])
+        padded = T.Bind(mem.c[row + K.BLOCKS] * LANES)
+        out = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
+        width = T.meta_var(tile.vectors * LANES)
+        for number in range((count + tile.positions - 1) // tile.positions):
+            start = T.alloc_buffer((tile.positions,), "int64")
+            for p in T.unroll(tile.positions):
+                start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + number * tile.positions + p])
+            for part in range(padded // width):
+                sums = T.meta_var(registers(tile))
+                for p in T.unroll(tile.positions):
+                    each(load, sums, p, [(mem.w, mem.c[row + K.BIAS] + part * width)])
+                for kh in range(mem.c[row + K.KERNEL_H]):
+                    for kw in range(kernel_w):
+                        weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * padded + part * width)
+                        tap = T.Bind(kh * step_h + kw * step_w + part * width)
+                        for p in T.unroll(tile.positions):
+                            each(multiply, sums, p, [(mem.a, start[p] + tap), (mem.w, weight)])
+                for p in T.unroll(tile.positions):
+                    each(store, sums, p, [(mem.a, out + (number * tile.positions + p) * pitch + part * width)])
+
+    return body

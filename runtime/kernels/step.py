@@ -17,6 +17,7 @@ from tvm.tirx import PrimFunc
 from skipfx.runtime.image import EpilogueSpec
 from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.active import active
+from skipfx.runtime.kernels.approach import approach
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
@@ -25,7 +26,7 @@ from skipfx.runtime.kernels.memory import Memory, kernel
 from skipfx.runtime.kernels.move import move
 from skipfx.runtime.kernels.pool import pool
 from skipfx.runtime.kernels.resize import resize
-from skipfx.runtime.kernels.table import TILE, Cell, Column, Core, CoreSpec, Op
+from skipfx.runtime.kernels.table import TILE, Cell, Column, Core, CoreSpec, Op, Tile
 
 K = Column
 Body = Callable[..., None]
@@ -39,8 +40,8 @@ STEPS: dict[Op, Body] = {
     Op.LIST: active,
     Op.EMIT: emit,
 }
+TILED: dict[Core, Callable[[Tile], Body]] = {Core.CONV: conv, Core.DEPTHWISE: depthwise}
 CORES: dict[Core, Body] = {
-    Core.DEPTHWISE: depthwise,
     Core.MAX_POOL: pool(maximum=True),
     Core.AVG_POOL: pool(maximum=False),
     Core.RESIZE: resize,
@@ -65,7 +66,7 @@ def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) ->
         return variable
 
     used = {
-        number: define(f"{core.name.lower()}_{number}", CORES[core] if tile is None else conv(tile))
+        number: define(f"{core.name.lower()}_{number}", CORES[core] if tile is None else TILED[core](tile))
         for number, (core, tile) in enumerate(cores)
     }
     ends = {number: define(f"epilogue_{number}", epilogue(value_of(*spec))) for number, spec in enumerate(epilogues)}
@@ -124,6 +125,8 @@ def _compute(cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], last: Glob
                     for part in range((end - begin + chunk - 1) // chunk):
                         at = T.Bind((begin + part * chunk) * TILE)
                         number = T.Bind(T.min(T.min((end - begin - part * chunk), chunk) * TILE, length - at))
+                        if mem.n[T.int64(Cell.REFRESH)] == 0:
+                            approach(mem, row, start + at, number)
                         for panel in range(mem.c[row + K.GROUPS] * mem.c[row + K.PANELS]):
                             run_core(mem, task, tasks, row, start + at, number, panel)
                             run_end(mem, task, tasks, row, start + at, number, panel)

@@ -1,0 +1,50 @@
+"""Asks for memory before it is needed: what a frame leaves alone has long left the caches.
+
+Active positions lie anywhere, so the processor cannot guess what is read next. While the first tiles of a chunk are
+computed, what the others read and are compared with arrives.
+"""
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from skipfx.runtime.kernels.table import LANES, OPERAND_COLUMNS, OPERAND_COUNT, SHIFT, Column
+
+K = Column
+MASK = (1 << SHIFT) - 1
+READ, WRITE = 0, 1
+KEEP, DATA = 3, 1  # in all caches; not instructions
+
+
+@T.inline
+def fetch(mem: Any, first: Any, count: Any, purpose: Any) -> None:
+    """Asks for the cache lines of `count` floats."""
+    for line in range((count + LANES - 1) // LANES):
+        place = T.meta_var(T.address_of(mem.a[first + line * LANES]))
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(purpose), T.int32(KEEP), T.int32(DATA)))
+
+
+@T.inline
+def approach(mem: Any, row: Any, first: Any, count: Any) -> None:
+    """Asks for the window, the operands and the held values of `count` positions."""
+    channels = T.Bind(mem.c[row + K.CHANNELS])
+    run = T.Bind(mem.c[row + K.RUN])
+    for i in range(count):
+        position = T.Bind(mem.q[first + i])
+        y = T.Bind(position >> SHIFT)
+        x = T.Bind(position & MASK)
+        window = T.Bind(
+            mem.c[row + K.IN]
+            + y * mem.c[row + K.STRIDE_H] * mem.c[row + K.IN_ROW]
+            + x * mem.c[row + K.STRIDE_W] * mem.c[row + K.IN_PIXEL]
+        )
+        if run > 0:
+            for kh in range(mem.c[row + K.KERNEL_H]):
+                for kw in range(mem.c[row + K.KERNEL_W]):
+                    fetch(mem, window + kh * mem.c[row + K.STEP_H] + kw * mem.c[row + K.STEP_W], run, READ)
+        for operand in T.unroll(OPERAND_COUNT):
+            column = T.meta_var(row + K.OPERANDS + operand * OPERAND_COLUMNS)
+            if mem.c[column] > 0:
+                fetch(mem, mem.c[column] + y * mem.c[column + 1] + x * mem.c[column + 2], channels, READ)
+        held = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+        fetch(mem, held, channels, WRITE)
