@@ -101,6 +101,6 @@ def prepared(shape: Convolution, share: float, threads: int) -> tuple[Stream, Ca
 
     def run() -> None:
         use_threads(threads)
-        engine.step(*stream._memory, *engine.constants, nothing, nothing, begin, len(rows), threads)
+        engine.step(*stream._memory, *engine.constants, nothing, nothing, begin, len(rows), 0, 0, threads)
 
     return stream, run

@@ -73,14 +73,14 @@ class Assembler:
         in_at = self._offsets([self._ingest_size(segment, i) for i in range(len(segment.arrays_in))])
         out_at = self._offsets([int(np.prod(shape)) for shape in segment.arrays_out])
         self._ingest([step for step in segment.steps if isinstance(step, Ingest)], in_at)
-        changed: list[int] = []
+        computed = len(self.rows)
         for step in segment.steps:
             if isinstance(step, Compute):
                 self._compute(step)
-            elif isinstance(step, Emit):
-                changed += self._emit(step, out_at)
-        begin = first * int(K.NUMBERS)
-        return Call(begin, len(self.rows) - first, in_at[-1], out_at[-1], tuple(changed))
+        given = len(self.rows)
+        changed = [cell for step in segment.steps if isinstance(step, Emit) for cell in self._emit(step, out_at)]
+        runs = np.diff([first, computed, given, len(self.rows)]).tolist()
+        return Call(first * int(K.NUMBERS), *runs, in_at[-1], out_at[-1], tuple(changed))
 
     @staticmethod
     def _offsets(sizes: list[int]) -> list[int]:

@@ -42,16 +42,23 @@ class Call:
 
     Attributes:
         begin: first number of its rows in `c`.
-        rows: how many.
+        takes, computes, gives: how many take in, compute, give out, in this order.
         f_size, o_size: floats of the arrays taken in and given out.
         changed: cells of `n` that count the changes of the emitted arrays.
     """
 
     begin: int
-    rows: int
+    takes: int
+    computes: int
+    gives: int
     f_size: int
     o_size: int
     changed: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.takes + self.computes + self.gives
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Stream(BaseStream):
         use_threads(self.engine.threads)
         program = self.engine.program
         array, slot, full = self._slots.take()
-        self._n[Cell.REFRESH], self._n[Cell.BAD] = self._is_due(), 0
+        self._n[[Cell.REFRESH, Cell.BAD, Cell.STIRRED]] = self._is_due(), 0, 0
         last = len(program.parts) - 1
         values = dict(self._values)
         for index, part in enumerate(program.parts):
@@ -103,12 +103,15 @@ class Stream(BaseStream):
             given = array if index == last else self._emitted[index]
             self._n[Cell.FULL] = full if index == last else self._emitted_full
             self._n[Cell.SLOT] = 1 << slot if index == last else 1
+            call = part.call
             self.engine.step(
-                *self._memory, *self.engine.constants, tensor(taken), tensor(given), part.call.begin, part.call.rows,
-                self.engine.threads,
+                *self._memory, *self.engine.constants, tensor(taken), tensor(given),
+                call.begin, call.takes, call.computes, call.gives, self.engine.threads,
             )  # fmt: skip
             if self._n[Cell.BAD]:
                 raise FrameError("the frame holds NaN or infinity; the stream is as it was before")
+            if not self._n[Cell.STIRRED]:  # what counts was skipped
+                self._n[Cell.FIRST_COUNT :] = 0
             self._island(index, given, values)
         self._values, self._emitted_full = values, False
         self._slots.written(slot)

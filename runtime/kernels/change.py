@@ -184,7 +184,7 @@ def dilate(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
 
 @T.inline
 def decide(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-    """Makes the frame a refresh where too much of it changed."""
+    """Says whether anything changed, and makes the frame a refresh where too much of it did."""
     if task == 0:
         total = T.alloc_buffer((1,), "int64")
         total[0] = T.int64(0)
@@ -192,6 +192,8 @@ def decide(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
             total[0] = total[0] + mem.n[mem.c[row + K.COUNT] + t]
         if total[0] > mem.c[row + K.DENSE_ABOVE]:
             mem.n[T.int64(Cell.REFRESH)] = T.int64(1)
+        if total[0] + mem.n[T.int64(Cell.REFRESH)] > 0:
+            mem.n[T.int64(Cell.STIRRED)] = T.int64(1)
 
 
 @T.inline

@@ -1,8 +1,9 @@
 # mypy: disable-error-code="valid-type, no-untyped-def"
 """The one function of a compiled module: walks the rows of a segment, all threads in step.
 
-The threads are started once per call; between rows they meet at a barrier. A row that has nothing to do costs a few
-loads per thread.
+Rows come in three runs: those that take in what is new, those that compute, and those that give out. Where nothing that
+was taken in has changed, those that compute are left out. The threads are started once per call; between rows they meet
+at a barrier. A row that has nothing to do costs a few loads per thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -138,6 +139,11 @@ def _compute(cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], last: Glob
     return compute
 
 
+def stirred(mem: Memory, rows: Any) -> Any:
+    """The rows that compute: none where nothing that was taken in has changed. After a barrier all threads agree."""
+    return T.Select(mem.n[T.int64(Cell.STIRRED)] > 0, rows, T.int64(0))
+
+
 def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
     run = _switch(K.OP, steps)
 
@@ -146,11 +152,18 @@ def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
         if T.Or(mem.n[T.int64(Cell.BAD)] == 0, mem.c[row + K.OP] <= int(Op.COMPARE)):
             run(mem, task, tasks, row, T.int64(0), T.int64(0), T.int64(0))
 
+    @T.inline
+    def together(mem: Any, tasks: Any, begin: Any, rows: Any) -> None:
+        for i in range(rows):
+            with T.attr(0, "pragma_parallel_barrier_when_finish", 1):
+                for task in T.parallel(tasks):
+                    walk(mem, task, tasks, begin + i * K.NUMBERS)
+
     # fmt: off
     @T.prim_func(s_tir=True)
     def step(
         ah: T.handle, mh: T.handle, sh: T.handle, qh: T.handle, nh: T.handle, wh: T.handle, ch: T.handle, fh: T.handle,
-        oh: T.handle, begin: T.int64, rows: T.int64, tasks: T.int64,
+        oh: T.handle, begin: T.int64, takes: T.int64, computes: T.int64, gives: T.int64, tasks: T.int64,
     ):
         T.func_attr({"tir.noalias": True, "global_symbol": "step"})
         an, mn, sn, qn, nn, wn, cn, fn, on = T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64(), T.int64()  # noqa: E501
@@ -163,15 +176,19 @@ def _step(steps: dict[Op, GlobalVar]) -> PrimFunc:
         c = T.match_buffer(ch, (cn,), "int64", align=8)
         f = T.match_buffer(fh, (fn,), "float32", align=4)
         o = T.match_buffer(oh, (on,), "float32", align=4)
+        mem = T.meta_var(Memory(a, m, s, q, n, w, c, f, o))
         if tasks == 1:
-            for i in range(rows):
-                walk(Memory(a, m, s, q, n, w, c, f, o), T.int64(0), tasks, begin + i * K.NUMBERS)
+            for i in range(takes):
+                walk(mem, T.int64(0), tasks, begin + i * K.NUMBERS)
+            for i in range(stirred(mem, computes)):
+                walk(mem, T.int64(0), tasks, begin + (takes + i) * K.NUMBERS)
+            for i in range(gives):
+                walk(mem, T.int64(0), tasks, begin + (takes + computes + i) * K.NUMBERS)
         else:
             with T.attr(0, "pragma_parallel_launch_point", 1):
-                for i in range(rows):
-                    with T.attr(0, "pragma_parallel_barrier_when_finish", 1):
-                        for task in T.parallel(tasks):
-                            walk(Memory(a, m, s, q, n, w, c, f, o), task, tasks, begin + i * K.NUMBERS)
+                together(mem, tasks, begin, takes)
+                together(mem, tasks, begin + takes * K.NUMBERS, stirred(mem, computes))
+                together(mem, tasks, begin + (takes + computes) * K.NUMBERS, gives)
     # fmt: on
 
     return step

@@ -92,6 +92,7 @@ class Cell(IntEnum):
     SLOT = 3  # bit of the output array in the dirty maps
     TAKEN = 4  # on a GPU: address of the arrays taken in,
     GIVEN = 5  # and of the array given out
+    STIRRED = 6  # something that was taken in has changed
     FIRST_COUNT = 8
 
 

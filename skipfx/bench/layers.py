@@ -103,11 +103,11 @@ def _watched(engine: Engine, taken: dict[Any, float]) -> Engine:
 
     def by_rows(*arguments: Any) -> None:
         nonlocal nothing
-        *memory, begin, rows, threads = arguments
+        *memory, begin, takes, computes, gives, threads = arguments
         if not nothing:
-            nothing = float(np.median([_clocked(step, *memory, begin, 0, threads) for _ in range(EMPTY_CALLS)]))
-        for row in range(begin, begin + rows * Column.NUMBERS, Column.NUMBERS):
-            taken[row] += max(TICK, _clocked(step, *memory, row, 1, threads) - nothing)
+            nothing = float(np.median([_clocked(step, *memory, begin, 0, 0, 0, threads) for _ in range(EMPTY_CALLS)]))
+        for row in range(begin, begin + (takes + computes + gives) * Column.NUMBERS, Column.NUMBERS):
+            taken[row] += max(TICK, _clocked(step, *memory, row, 1, 0, 0, threads) - nothing)
 
     def timed(run: Callable[..., Any]) -> Callable[..., Any]:
         def island(inputs: Any) -> Any:

@@ -1,13 +1,14 @@
 /* Runs one call of a compiled `step`: buffers and numbers from a file, the buffers into another file.
 
-   A buffer is three int64 (DLPack type code, bits, elements) and its data; nine of them, then first row, rows, tasks.
+   A buffer is three int64 (DLPack type code, bits, elements) and its data; nine of them, then the
+   numbers: first row, rows that take in, that compute, that give out, tasks.
    One task only: the functions that start threads are not here. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <tvm/ffi/c_api.h>
 
-enum { BUFFERS = 9, NUMBERS = 3 };
+enum { BUFFERS = 9, NUMBERS = 5 };
 
 int __tvm_ffi_step(void *self, const TVMFFIAny *arguments, int32_t count, TVMFFIAny *result);
 

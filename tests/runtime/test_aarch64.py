@@ -82,7 +82,7 @@ def under_emulation(code: bytes, folder: Path) -> Callable[..., None]:
     subprocess.run([COMPILER, "-O1", *headers, source, folder / "step.o", "-lm", "-o", program], check=True)
 
     def step(*arguments: Any) -> None:
-        arrays, numbers = [np.from_dlpack(tensor) for tensor in arguments[:-3]], arguments[-3:]
+        arrays, numbers = [np.from_dlpack(tensor) for tensor in arguments[:-5]], arguments[-5:]
         taken.write_bytes(b"".join(map(_packed, arrays)) + np.array(numbers, np.int64).tobytes())
         subprocess.run([EMULATOR, "-L", SYSROOT, program, taken, given], check=True)
         rest = given.read_bytes()
