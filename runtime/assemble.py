@@ -79,7 +79,7 @@ class Assembler:
                 self._compute(step)
         given = len(self.rows)
         changed = [cell for step in segment.steps if isinstance(step, Emit) for cell in self._emit(step, out_at)]
-        runs = np.diff([first, computed, given, len(self.rows)]).tolist()
+        runs = (computed - first, given - computed, len(self.rows) - given)
         return Call(first * int(K.NUMBERS), *runs, in_at[-1], out_at[-1], tuple(changed))
 
     @staticmethod
