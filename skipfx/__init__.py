@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from skipfx.runtime.sizes import Engines
     from skipfx.runtime.stream import Stream
     from skipfx.training.loss import gate_loss
+    from skipfx.training.rates import parameter_groups
     from skipfx.transformation import inspect, transform
     from skipfx.verification import Verification, verify
 
@@ -46,6 +47,7 @@ _HOMES = {
     "gate_loss": "skipfx.training.loss",
     "inspect": "skipfx.transformation",
     "load": "skipfx.runtime.artifact",
+    "parameter_groups": "skipfx.training.rates",
     "transform": "skipfx.transformation",
     "verify": "skipfx.verification",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "gate_loss",
     "inspect",
     "load",
+    "parameter_groups",
     "transform",
     "verify",
 ]

@@ -9,13 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 
 from skipfx.errors import TrainingError, UsageError
 from skipfx.model import SkipModel
 from skipfx.options import Options, Positive
-from skipfx.passes.gate_convolutions import is_gate_parameter
 from skipfx.training.checkpoint import Row, resume, write
 from skipfx.training.loss import gate_loss, open_share
+from skipfx.training.rates import falling, parameter_groups
 
 Task = Callable[[Any, Any], Tensor]
 Watch = Callable[[str], object]
@@ -27,8 +28,9 @@ class TrainOptions(Options):
 
     Attributes:
         steps: batches to train on, in every process.
-        rate: learning rate of the network.
-        gate_rate: learning rate of the gates, which start from nothing.
+        rate: learning rate of the network; all rates fall to 0 over the last fifth (`rates.falling`).
+        gate_rate: learning rate of the gates, see `rates.parameter_groups`. Some ten logits lie between a gate that is
+            open and one that is shut, so about 20 / steps.
         beta: factor on `skipfx.gate_loss`.
         every: steps between two checkpoints, each with a row of the log; a killed training loses no more.
         precision: of the arithmetic; "bfloat16" is PyTorch's automatic mixed precision.
@@ -37,7 +39,7 @@ class TrainOptions(Options):
 
     steps: Count = 1000
     rate: Positive = 1e-4
-    gate_rate: Positive = 1e-2
+    gate_rate: Positive = 2e-2
     beta: Positive = 1.0
     every: Count = 100
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -89,8 +91,9 @@ def fit(
         ArtifactError: the folder holds the checkpoint of another training.
         TrainingError: the loss is no longer finite.
     """
-    optimizer = torch.optim.Adam(_groups(skip, options))
+    optimizer = torch.optim.Adam(parameter_groups(skip, options.rate, options.gate_rate))
     start, rows = resume(folder, skip, optimizer, options)
+    schedule = LambdaLR(optimizer, lambda step: falling(step / options.steps), last_epoch=start - 1)
     torch.manual_seed(options.seed + start * _processes() + _rank())
     loss_of: nn.Module = ClipLoss(skip, task, options.beta)
     if dist.is_initialized():
@@ -99,6 +102,7 @@ def fit(
     sums = torch.zeros(4, dtype=torch.float64)
     for step, (clips, target) in zip(range(start, options.steps), _endless(batches), strict=False):
         parts = torch.tensor(_step(loss_of, clips, target, optimizer, step, options), dtype=torch.float64)
+        schedule.step()
         sums += torch.cat([parts, torch.tensor([open_share(skip)])])
         watch(f"loss {parts[0]:.4f}  open {open_share(skip):6.1%}")
         if (step + 1) % options.every == 0 or step + 1 == options.steps:
@@ -125,16 +129,6 @@ def _step(
     loss.backward()
     optimizer.step()
     return float(loss.detach()), float(task), float(price)
-
-
-def _groups(skip: SkipModel, options: TrainOptions) -> list[dict[str, Any]]:
-    """The trainable parameters by learning rate."""
-    named = [(name, value) for name, value in skip.named_parameters() if value.requires_grad]
-    if not named:
-        raise UsageError("no parameter of the model can be trained: all are frozen; call skip.requires_grad_()")
-    gates = [value for name, value in named if is_gate_parameter(name)]
-    network = [value for name, value in named if not is_gate_parameter(name)]
-    return [{"params": gates, "lr": options.gate_rate}, {"params": network, "lr": options.rate}]
 
 
 def _endless(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

@@ -83,6 +83,22 @@ def test_the_input_norm_gate_is_one_of_them() -> None:
     assert not torch.equal(theirs[-1][0], run_clip(gm, CLIP, refresh_all=True)[-1][0]), "the gate never shuts"
 
 
+def test_a_shut_gate_keeps_what_it_was_shown() -> None:
+    _, variants = one_layer("3x3")
+    gm, eps = variants.stream(Gumbel(block=4)), 0.05
+    parameters = dict(gm.named_parameters())
+    with torch.no_grad():
+        parameters["_gate_weight"].fill_(1 / parameters["_gate_weight"].numel())
+        parameters["_gate_bias"].fill_(-eps)
+    slow = [(CLIP[0][0] + 0.01 * time,) for time in range(50)]  # each step is a fifth of what opens the gate
+    found = [mine for (mine, *_) in run_clip(gm, slow)]
+    fired = [not torch.equal(mine, before) for before, mine in pairwise(found)]
+    assert 8 <= sum(fired) < 25
+    dense = run_clip(gm, slow, refresh_all=True)[-1][0]
+    window = parameters["_gate_weight"].numel()
+    assert float((found[-1] - dense).abs().max()) <= eps * window * float(parameters["weight"].detach().abs().max())
+
+
 @pytest.mark.parametrize("block", [1, 8])
 def test_untrained_gates_are_open(block: Any) -> None:
     gm = transform(seeded(Branches()), branches_clip()[0], gate=Gumbel(block=block)).graph_module

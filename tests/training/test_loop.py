@@ -118,6 +118,10 @@ def test_a_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert rows[:2] == whole[:2] and rows[2].step == 6  # the noise behind the checkpoint is another
     with open(tmp_path / "part" / LOG, newline="") as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [2, 4, 6]
+    first, last = (
+        torch.load(tmp_path / name / CHECKPOINT, weights_only=True)["optimizer"] for name in ("whole", "part")
+    )
+    assert last["param_groups"] == first["param_groups"] and last["param_groups"][0]["lr"] == 0
     again = fit(model(Gumbel()), clips(), task, OPTIONS, tmp_path / "part")
     assert again == rows and sorted(p.name for p in (tmp_path / "part").iterdir()) == [CHECKPOINT, LOG]
 

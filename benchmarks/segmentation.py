@@ -1,0 +1,83 @@
+"""A task that fits on two cores: a small network segments walkers and vehicles before four fixed cameras."""
+
+import copy
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skipfx.demo.network import ConvBlock, Residual, to_input
+from skipfx.demo.scene import CLASSES, PERIOD, TRAINING_SEED, Scene
+
+HEIGHT, WIDTH, NOISE = 64, 96, 2.0
+CAMERAS = range(TRAINING_SEED, TRAINING_SEED + 4)
+TRAINING, HELD_OUT = range(16), range(100, 103)  # periods of a scene: each has walkers and vehicles of its own
+LENGTH = 30  # frames of each
+
+Data = tuple[Tensor, Tensor]
+
+
+class SmallNet(nn.Module):
+    """A stem at stride 2, two residual blocks there and two at stride 4, both merged. RGB in 0..1 to class logits."""
+
+    def __init__(self) -> None:
+        """Build the network with random weights."""
+        super().__init__()
+        relu = nn.ReLU()
+        self.stem = nn.Sequential(ConvBlock(3, 16, relu, stride=2), Residual(16, relu), Residual(16, relu))
+        self.deep = nn.Sequential(ConvBlock(16, 24, relu, stride=2), Residual(24, relu), Residual(24, relu))
+        self.merge = ConvBlock(40, 16, relu)
+        self.head = nn.Conv2d(16, len(CLASSES), 1)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """Map frames [B, 3, H, W] to logits [B, len(CLASSES), H, W]."""
+        fine = self.stem(frame)
+        up = F.interpolate(self.deep(fine), scale_factor=2)
+        logits: Tensor = self.head(self.merge(torch.cat((up, fine), 1)))
+        return F.interpolate(logits, scale_factor=2, mode="bilinear")
+
+
+@cache
+def clips_of(periods: range) -> Data:
+    """Clips [N, LENGTH, 3, H, W] in 0..1 and classes [N, LENGTH, H, W] of every camera."""
+    clips, masks = [], []
+    for seed in CAMERAS:
+        scene = Scene(HEIGHT, WIDTH, seed, walkers=4, noise=NOISE)
+        for period in periods:
+            frames, truth = zip(*(scene.frame(period * PERIOD + time) for time in range(LENGTH)), strict=True)
+            clips.append(to_input(np.stack(frames)))
+            masks.append(torch.from_numpy(np.stack(truth)).long())
+    return torch.stack(clips), torch.stack(masks)
+
+
+def batches(data: Data, seed: int, size: int, length: int) -> Iterator[Data]:
+    """Random parts of the clips, without end."""
+    rng, (clips, masks) = np.random.default_rng(seed), data
+    while True:
+        which = [(int(rng.integers(len(clips))), int(rng.integers(clips.shape[1] - length + 1))) for _ in range(size)]
+        yield (
+            torch.stack([clips[item, start : start + length] for item, start in which]),
+            torch.stack([masks[item, start : start + length] for item, start in which]),
+        )
+
+
+def segmentation_loss(outputs: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of logits [B, T, C, H, W] and classes [B, T, H, W]."""
+    return F.cross_entropy(outputs.flatten(0, 1), target.flatten(0, 1))
+
+
+def trained(net: nn.Module, seed: int, steps: int, rate: float, frames: int) -> nn.Module:
+    """The network after `steps` batches of single frames; the one given stays as it is."""
+    net = copy.deepcopy(net).train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
+    for _, (clip, target) in zip(range(steps), batches(clips_of(TRAINING), seed, frames, 1), strict=False):
+        loss = segmentation_loss(net(clip[:, 0])[:, None], target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return net.eval()
