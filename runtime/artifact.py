@@ -24,8 +24,8 @@ from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.engine import Engine, Part, Program, for_gpu
 from skipfx.runtime.image import Call, LayerCell
 
-FORMAT = 1
-CODE, CONSTANTS, MANIFEST = "code.o", "constants.npz", "manifest.json"
+FORMAT = 2
+CODE, WEIGHTS, ROWS, MANIFEST = "code.o", "weights.f32", "rows.i64", "manifest.json"
 STAMP = (1980, 1, 1, 0, 0, 0)  # zip entries carry no time, so that equal programs make equal files
 
 
@@ -101,13 +101,11 @@ def read(path: Path) -> Program:
     except Exception as error:  # a damaged zip file raises almost anything
         raise ArtifactError(f"{path}: not a skipfx artifact, or damaged: {error}") from error
     manifest = _checked(path, entries)
-    with np.load(io.BytesIO(entries[CONSTANTS]), allow_pickle=False) as constants:
-        w, c = constants["w"], constants["c"]
     return Program(
         code=entries[CODE],
         level=manifest.level,
-        w=w,
-        c=c,
+        w=np.frombuffer(entries[WEIGHTS], "<f4"),
+        c=np.frombuffer(entries[ROWS], "<i8"),
         frames=tuple(manifest.frames),
         sizes=manifest.sizes,
         per_task=manifest.per_task,
@@ -141,9 +139,7 @@ def load(path: str | Path, threads: int | None = None) -> Engine:
 
 
 def _entries(program: Program) -> dict[str, bytes]:
-    constants = io.BytesIO()
-    np.savez(constants, w=program.w, c=program.c)
-    entries = {CODE: program.code, CONSTANTS: constants.getvalue()}
+    entries = {CODE: program.code, WEIGHTS: program.w.astype("<f4").tobytes(), ROWS: program.c.astype("<i8").tobytes()}
     for part in program.parts:
         if part.island is not None:
             entries[_entry(part.island)] = part.island.onnx
@@ -207,7 +203,10 @@ def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
     for name, expected in manifest.hashes.items():
         if name not in entries or _hash(entries[name]) != expected:
             raise ArtifactError(f"{path}: {name} is missing or was changed after the artifact was written")
-    if missing := {CODE, CONSTANTS, *(_entry(p.island) for p in manifest.parts if p.island)} - manifest.hashes.keys():
+    if (
+        missing := {CODE, WEIGHTS, ROWS, *(_entry(p.island) for p in manifest.parts if p.island)}
+        - manifest.hashes.keys()
+    ):
         raise ArtifactError(f"{path}: its manifest is damaged: it does not list {', '.join(sorted(missing))}")
     return manifest
 

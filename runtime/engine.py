@@ -98,7 +98,7 @@ class Engine:
         self.on_gpu = for_gpu(program.level)
         self.threads = 1 if self.on_gpu else min(threads or usable_cores(), TASKS)
         self.step = load_code(program.code) if program.level in host_levels() else _foreign(program.level)
-        self.constants = (tensor(on_cache_line(program.w)), tensor(program.c))
+        self.constants = (tensor(on_cache_line(program.w)), tensor(on_cache_line(program.c)))
         self.islands = [
             None if part.island is None else IslandRunner(part.island, self.threads) for part in program.parts
         ]

@@ -1,7 +1,7 @@
 """From a SkipModel to an engine: lower, assemble, compile. The one place where passes and runtime meet."""
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,34 +11,52 @@ from skipfx.errors import OptionError
 from skipfx.passes.lower import lower
 from skipfx.plan import Compute
 from skipfx.runtime.assemble import assemble
-from skipfx.runtime.backends import backend
+from skipfx.runtime.backends import backend, named
 from skipfx.runtime.engine import Engine, Part, Program
 from skipfx.runtime.sizes import Engines, Size
 from skipfx.runtime.structure import Structure
 
 if TYPE_CHECKING:
+    from tvm.target import Target
+
     from skipfx.model import SkipModel
+
+STAGES = ("lowering", "packing weights", "compiling kernels")
+Tick = Callable[[str], None]
 
 
 @overload
 def compile_engine(
-    skip: "SkipModel", target: str = ..., *, sizes: None = ..., threads: int | None = ..., dense_above: float = ...
+    skip: "SkipModel",
+    target: "str | Target" = ...,
+    *,
+    sizes: None = ...,
+    threads: int | None = ...,
+    dense_above: float = ...,
+    tick: Tick = ...,
 ) -> Engine: ...
 
 
 @overload
 def compile_engine(
-    skip: "SkipModel", target: str = ..., *, sizes: Sequence[Size], threads: int | None = ..., dense_above: float = ...
+    skip: "SkipModel",
+    target: "str | Target" = ...,
+    *,
+    sizes: Sequence[Size],
+    threads: int | None = ...,
+    dense_above: float = ...,
+    tick: Tick = ...,
 ) -> Engines: ...
 
 
 def compile_engine(
     skip: "SkipModel",
-    target: str = "cpu",
+    target: "str | Target" = "cpu",
     *,
     sizes: Sequence[Size] | None = None,
     threads: int | None = None,
     dense_above: float = 0.6,
+    tick: Tick = lambda stage: None,
 ) -> Engine | Engines:
     """Compiles a transformed model for a target.
 
@@ -46,10 +64,11 @@ def compile_engine(
         skip: from `skipfx.transform`.
         target: "cpu" for this machine; "cpu:NAME" for others, with an instruction-set level (x86-64-v2, -v3, -v4,
             armv8-a) or a CPU that LLVM knows, such as znver4. It decides the register tiles.
-            "cuda" for GPUs, or "cuda:sm_80,sm_90" for some architectures.
+            "cuda" for GPUs, or "cuda:sm_80,sm_90" for some architectures. Or an object of TVM, `tvm.target.Target`.
         sizes: heights and widths of the frame, for an engine each; None: the size of the example, for one engine.
         threads: cores that a step may use; None: all that this process may use.
         dense_above: share of a frame's pixels that may change before the frame is a refresh.
+        tick: called with the name of each of `STAGES` before it begins, for every size.
 
     Raises:
         CompileError: the target is unknown, or the graph has a gate that the target does not run.
@@ -58,13 +77,19 @@ def compile_engine(
     """
     if sizes is not None:
         several = [skip.at_size(size) for size in sizes]
-        return Engines([compile_engine(one, target, threads=threads, dense_above=dense_above) for one in several])
+        return Engines(
+            [compile_engine(one, target, threads=threads, dense_above=dense_above, tick=tick) for one in several]
+        )
     if not 0 < dense_above <= 1:
         raise OptionError(f"dense_above is a share of the frame, in (0, 1]; got {dense_above}")
+    name = named(target)
+    kind = backend(name)
+    tick("lowering")
     plan = lower(skip.graph_module)
-    kind = backend(target)
-    image = assemble(plan, dense_above, kind.tiles(target))
-    code, level = kind.compile(target, image)
+    tick("packing weights")
+    image = assemble(plan, dense_above, kind.tiles(name))
+    tick("compiling kernels")
+    code, level = kind.compile(name, image)
     parts = tuple(
         Part(call, segment.arrays_in, segment.arrays_out, segment.island)
         for call, segment in zip(image.calls, plan.segments, strict=True)

@@ -1,11 +1,15 @@
 """What compiles a kernel module for a target: one file each, listed here."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from skipfx.errors import CompileError
+from skipfx.runtime.backends.levels import target_levels
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.table import Tile
+
+if TYPE_CHECKING:
+    from tvm.target import Target
 
 
 class Backend(NamedTuple):
@@ -18,6 +22,24 @@ class Backend(NamedTuple):
 
     tiles: Callable[[str], tuple[Tile, ...]]
     compile: Callable[[str, Image], tuple[bytes, str]]
+
+
+def named(target: "str | Target") -> str:
+    """A target by its name, where it is an object of TVM: the best level that its features allow, or its architecture.
+
+    Raises:
+        CompileError: it is neither for CPUs nor for CUDA, or has too few features.
+    """
+    if isinstance(target, str):
+        return target
+    if target.kind.name == "cuda":
+        return f"cuda:{target.attrs['arch']}"
+    if target.kind.name != "llvm":
+        raise CompileError(f"target kind {target.kind.name!r} is not supported; expected llvm or cuda")
+    levels = target_levels(target)
+    if not levels:
+        raise CompileError(f"{target}: has too few features; name a CPU, as mcpu=znver4")
+    return f"cpu:{levels[-1]}"
 
 
 def backend(target: str) -> Backend:

@@ -4,6 +4,10 @@ import platform
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tvm.target import Target
 
 # level -> CPU flags, as Linux names them; the last one that a machine satisfies is its own
 X86 = {
@@ -12,7 +16,7 @@ X86 = {
     "x86-64-v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"},
 }
 ARM = {"armv8-a": {"asimd"}}
-TRIPLES = {"x86_64-linux-gnu": X86, "aarch64-linux-gnu": ARM}
+TRIPLES = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 FLAGS = {"sse4.2": "sse4_2", "neon": "asimd"}  # which LLVM names otherwise
 
 
@@ -32,11 +36,18 @@ def cpu_levels(cpu: str) -> tuple[str, ...]:
     """
     from tvm.target import Target, codegen
 
-    for triple, table in TRIPLES.items():
+    for triple in TRIPLES:
         if codegen.llvm_is_valid_cpu(cpu, triple):
-            features = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
-            return _levels(table, {FLAGS.get(name, name) for name in features})
+            return target_levels(Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
     return ()
+
+
+def target_levels(target: "Target") -> tuple[str, ...]:
+    """The levels that the features of a target of TVM's kind llvm allow, the most capable last."""
+    from tvm.target import codegen
+
+    features = {FLAGS.get(name, name) for name in codegen.llvm_get_cpu_features(target)}
+    return _levels(ARM if "aarch64" in str(target.attrs.get("mtriple")) else X86, features)
 
 
 def _levels(table: dict[str, set[str]], flags: set[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skipfx.build import compile_engine
+from skipfx.build import STAGES, compile_engine
 from skipfx.cli.command import with_records
 from skipfx.cli.options import Overwrite, option
 from skipfx.cli.output import Output
@@ -45,15 +45,14 @@ def command(
 ) -> None:
     """Compiles a transformed model to native code: one file, which runs without PyTorch and without a compiler."""
     check_output(out, overwrite=overwrite)
-    with output.working(f"loading {skip}"):
+    with output.progress(f"loading {skip}", 1 + len(STAGES) * len(sizes or [()])) as advance:
         model = SkipModel.load(skip)
-    with output.working(f"compiling {skip}"):
         if sizes:
-            several = compile_engine(model, target, sizes=sizes, dense_above=dense_above)
+            several = compile_engine(model, target, sizes=sizes, dense_above=dense_above, tick=advance)
             several.save(out, overwrite=overwrite)
             found = [_facts(out / f"{height}x{width}.skipfx", engine) for (height, width), engine in several.items()]
         else:
-            engine = compile_engine(model, target, dense_above=dense_above)
+            engine = compile_engine(model, target, dense_above=dense_above, tick=advance)
             engine.save(out, overwrite=overwrite)
             found = [_facts(out, engine)]
     output.show("\n\n".join(map(_text, found)), {"engines": found} if sizes else found[0])

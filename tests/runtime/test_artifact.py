@@ -100,7 +100,7 @@ def manifest_of(data: bytes) -> Callable[[dict[str, bytes]], None]:
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "code": (flip("code.o"), "code.o is missing or was changed"),
-    "weights": (flip("constants.npz"), "constants.npz is missing or was changed"),
+    "weights": (flip("weights.f32"), "weights.f32 is missing or was changed"),
     "no code": (drop("code.o"), "code.o is missing"),
     "unlisted code": (manifest(hashes={}), "manifest is damaged"),
     "no manifest": (drop("manifest.json"), "manifest cannot be read"),

@@ -1,9 +1,12 @@
 """What a target's name stands for, and the register tiles that follow from it."""
 
+from typing import Any
+
 import pytest
+from tvm.target import Target
 
 from skipfx.errors import CompileError
-from skipfx.runtime.backends import backend
+from skipfx.runtime.backends import backend, named
 from skipfx.runtime.backends.cpu import TILES
 from skipfx.runtime.backends.levels import ARM, X86, cpu_levels, host_levels
 from skipfx.runtime.kernels.table import TILE
@@ -22,6 +25,27 @@ from skipfx.runtime.kernels.table import TILE
 def test_a_cpu_by_name(cpu: str, level: str) -> None:
     assert cpu_levels(cpu)[-1] == level
     assert backend("cpu").tiles(f"cpu:{cpu}") == TILES[level]
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ({"kind": "llvm", "mcpu": "znver4"}, "cpu:x86-64-v4"),
+        ({"kind": "llvm", "mcpu": "x86-64", "mattr": ["+ssse3", "+sse4.2", "+popcnt"]}, "cpu:x86-64-v2"),
+        ({"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"}, "cpu:armv8-a"),
+        ({"kind": "cuda", "arch": "sm_80"}, "cuda:sm_80"),
+    ],
+)
+def test_a_target_of_tvm(target: dict[str, Any], name: str) -> None:
+    assert named(Target(target)) == name
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"), [({"kind": "llvm"}, "too few features"), ({"kind": "c"}, "expected llvm")]
+)
+def test_targets_of_tvm_that_do_not_fit(target: dict[str, Any], reason: str) -> None:
+    with pytest.raises(CompileError, match=reason):
+        named(Target(target))
 
 
 @pytest.mark.parametrize("target", ["cpu:abacus", "cpu:core2", "abacus"])
