@@ -3,14 +3,16 @@
 Concatenated values share a buffer, so a concatenation costs nothing; a slice is a view of what it slices.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from torch import fx
 
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.passes.rules import local
-from skipfx.plan import Buffer, View
+from skipfx.plan import Buffer, Floats, Pair, Source, View
 
 
 def base(node: fx.Node) -> fx.Node:
@@ -35,10 +37,14 @@ class Layout:
     """Buffers, change maps and views; filled by `place_all`, borders by `widen`.
 
     Attributes:
+        gates: what is written beside held values: gated convolutions, masks, masked values.
+        halves: values that two steps write, each a part of the picture.
         copies: per concatenation, the parts that lie elsewhere and where they must be copied to.
     """
 
     gm: fx.GraphModule
+    gates: Set[fx.Node] = frozenset()
+    halves: Set[fx.Node] = frozenset()
     buffers: list[Buffer] = field(default_factory=list)
     maps: list[int] = field(default_factory=list)
     views: dict[fx.Node, View] = field(default_factory=dict)
@@ -62,7 +68,7 @@ class Layout:
             return g.is_map(node)
         if found.role == "island":
             return g.is_map(node) and any(g.record(user).role == "local" for user in readers(node))
-        return found.role == "local" and found.held
+        return (found.role == "local" and found.held) or node in self.gates
 
     def family(self, node: fx.Node) -> str:
         """The family of a local operator, "" for everything else."""
@@ -74,17 +80,52 @@ class Layout:
         if buffer.border < border:
             self.buffers[view.buffer] = replace(buffer, border=border)
 
+    def reach(self, view: View, window: Source, size: Pair) -> None:
+        """Makes sure that a window may stand at every position of an output."""
+        buffer = self.buffers[view.buffer]
+        for axis, extent in enumerate((buffer.height, buffer.width)):
+            reach = (size[axis] - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis]
+            self.widen(view, max(window.padding[axis], reach - window.padding[axis] - (extent - 1)))
+
+    def readers(self, view: View, window: Source, size: Pair) -> Source:
+        """Where the outputs lie that read each position of an input through a window.
+
+        Args:
+            view: of the outputs.
+            window: which they read.
+            size: of the input.
+        """
+        found = replace(window, maps=view.maps)
+        if window.stride != (1, 1):
+            return reader_taps(found, size, self.size(view))[0]
+        below, right = ((k - 1) * d - p for k, d, p in zip(window.kernel, window.dilation, window.padding, strict=True))
+        found = replace(found, padding=(below, right))
+        self.reach(view, found, size)
+        return found
+
+    def size(self, view: View) -> Pair:
+        """Height and width of a map."""
+        buffer = self.buffers[view.buffer]
+        return (buffer.height, buffer.width)
+
+    def add(self, height: int, width: int, channels: int) -> View:
+        """A map that is no value of the graph."""
+        self.buffers.append(Buffer(height, width, channels, 0))
+        return View(len(self.buffers) - 1, 0, channels, (self.add_map(len(self.buffers) - 1),))
+
+    def add_map(self, buffer: int) -> int:
+        """A change map for a buffer."""
+        self.maps.append(buffer)
+        return len(self.maps) - 1
+
     def _new_buffer(self, node: fx.Node) -> int:
         _, channels, height, width = g.value(node).shape
         self.buffers.append(Buffer(int(height), int(width), int(channels), 0))
         return len(self.buffers) - 1
 
-    def _new_map(self, buffer: int) -> int:
-        self.maps.append(buffer)
-        return len(self.maps) - 1
-
     def _place(self, node: fx.Node, buffer: int, channel: int) -> View:
-        view = View(buffer, channel, int(g.value(node).shape[1]), (self._new_map(buffer),))
+        maps = tuple(self.add_map(buffer) for _ in range(2 if node in self.halves else 1))
+        view = View(buffer, channel, int(g.value(node).shape[1]), maps)
         self.views[node] = view
         return view
 
@@ -106,8 +147,42 @@ class Layout:
             elif source not in self.views and self.is_written(source):
                 view = self._place(source, buffer, start)
             else:
-                view = View(buffer, start, width, (self._new_map(buffer),))
+                view = View(buffer, start, width, (self.add_map(buffer),))
                 self.copies.setdefault(node, []).append((source, view))
             maps += view.maps
             start += width
         self.views[node] = View(buffer, channel, start - channel, tuple(maps))
+
+
+def _reader_table(extent: int, out: int, axis: tuple[int, int, int, int]) -> tuple[list[list[int]], Floats]:
+    """For each line of an input the lines of the output that read it, and weights of 1; filled up with 0.
+
+    Args:
+        extent: lines of the input.
+        out: lines of the output.
+        axis: kernel, stride, padding and dilation.
+    """
+    kernel, stride, padding, dilation = axis
+    reading: list[list[int]] = [[] for _ in range(extent)]
+    for line in range(out):
+        for k in range(kernel):
+            at = line * stride - padding + k * dilation
+            if 0 <= at < extent:
+                reading[at].append(line)
+    widest = max(1, *map(len, reading))
+    weights = np.array([[1.0] * len(lines) + [0.0] * (widest - len(lines)) for lines in reading], np.float32)
+    return [lines + [lines[0] if lines else 0] * (widest - len(lines)) for lines in reading], weights
+
+
+def reader_taps(window: Source, size: Pair, out: Pair) -> tuple[Source, tuple[Floats, ...]]:
+    """Where the outputs lie that read each position of an input, as taps of their maps, and their weights.
+
+    A position that nothing reads gets a tap too, of weight 0.
+    """
+    tables, weights = [], []
+    for index in range(2):
+        axis = (window.kernel[index], window.stride[index], window.padding[index], window.dilation[index])
+        table, weight = _reader_table(size[index], out[index], axis)
+        tables.append(tuple(map(tuple, table)))
+        weights.append(weight)
+    return Source(window.maps, "taps", rows=tables[0], columns=tables[1]), tuple(weights)

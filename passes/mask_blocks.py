@@ -68,13 +68,11 @@ def _mask_unit(gm: fx.GraphModule, block: Block, squeeze: bool) -> fx.Node:
         bias = add_gate_parameter(gm, "mask_bias", torch.full((1,), OPEN), like)
         args = (x, weight, None, list(block.stride), [size // 2, size // 2])
         score = g.insert(graph, aten.conv2d.default, args, like, "local")
-        g.record(score).held = True
         if squeeze:
             vector = add_gate_parameter(gm, "mask_squeeze", torch.zeros(1, channels, 1, 1), like)
             mean = _island(g.insert(graph, aten.mean.dim, (x, [2, 3], True), like))
             offset = _island(g.insert(graph, aten.conv2d.default, (mean, vector), like))
             score = g.insert(graph, aten.add.Tensor, (score, offset), like, "local")
-            g.record(score).held = True
         mask = g.insert(graph, ops.fires, (score, bias, 1), like)
     _, _, height, width = g.value(mask).shape
     g.record(mask).cost = channels * size * size * height * width + (channels if squeeze else 0)
@@ -108,5 +106,7 @@ def _insert_mask(graph: fx.Graph, node: fx.Node, mask: fx.Node) -> None:
     users = list(node.users)
     with graph.inserting_after(node):
         held = g.insert(graph, ops.masked, (node, mask), node)
+    g.record(held).held, g.record(node).held = g.record(node).held, False
+    g.record(held).scale = g.record(node).scale
     for user in users:
         user.replace_input_with(node, held)

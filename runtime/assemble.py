@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from skipfx.expr import leaves
-from skipfx.plan import Compute, Emit, Floats, Gate, Ingest, Plan, Segment, Source, View
+from skipfx.plan import Compute, Emit, Floats, Gate, Ingest, Open, Plan, Segment, Source, View
 from skipfx.runtime.cores import Cores
 from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell
 from skipfx.runtime.kernels.table import (
@@ -77,6 +77,8 @@ class Assembler:
         for step in segment.steps:
             if isinstance(step, Compute):
                 self._compute(step)
+            elif isinstance(step, Open):
+                self._open(step)
         given = len(self.rows)
         changed = [cell for step in segment.steps if isinstance(step, Emit) for cell in self._emit(step, out_at)]
         runs = (computed - first, given - computed, len(self.rows) - given)
@@ -179,7 +181,7 @@ class Assembler:
 
     def _list(self, step: Compute) -> tuple[int, int]:
         """The active list of a step; steps with the same sources share it."""
-        key = (step.active, step.size)
+        key = (step.active, step.keep, step.size)
         if key in self.lists:
             return self.lists[key]
         height, width = step.size
@@ -191,8 +193,19 @@ class Assembler:
         for source in step.active:
             widest = max(self.plan.buffers[self.plan.maps[change]].width for change in source.maps)
             self.memory.need_line(max((width + 1) * source.stride[1] + source.kernel[1] * source.dilation[1], widest))
+        if step.keep is not None:
+            kept = self._row(Op.KEEP)
+            kept[K.OP + 1 :] = row[K.OP + 1 :]
+            kept[K.OPERANDS : K.OPERANDS + OPERAND_COLUMNS] = self.memory.place(step.keep.mask)
+            kept[K.INSIDE] = int(step.keep.inside)
         self.lists[key] = (int(row[K.LIST]), int(row[K.LIST_COUNT]))
         return self.lists[key]
+
+    def _open(self, step: Open) -> None:
+        row = self._row(Op.OPEN)
+        self._writes(row, step.scores, step.map, Gate(step.limit))
+        row[K.SOURCES], row[K.SOURCE_COUNT] = self.memory.sources((Source(step.scores.maps),))
+        row[K.BLOCK] = step.block
 
     def _emit(self, step: Emit, out_at: list[int]) -> list[int]:
         """Returns the cells that count the changes of what is emitted."""

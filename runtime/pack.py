@@ -28,6 +28,11 @@ def pack_conv(weight: Floats, bias: Floats, groups: int, vectors: int) -> tuple[
     return np.ascontiguousarray(panels), pad_channels(bias.reshape(groups, -1))
 
 
+def pack_score(weight: Floats, run: int) -> Floats:
+    """[1, C, kh, kw] -> [kh, kw x C / run, run], runs filled up."""
+    return pad_channels(weight[0].transpose(1, 2, 0).reshape(weight.shape[2], -1, run))
+
+
 def pack_depthwise(weight: Floats) -> Floats:
     """[C, 1, kh, kw] -> [kh, kw, C], channels filled up."""
     return pad_channels(np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)))

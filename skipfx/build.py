@@ -67,7 +67,8 @@ def compile_engine(
             "cuda" for GPUs, or "cuda:sm_80,sm_90" for some architectures. Or an object of TVM, `tvm.target.Target`.
         sizes: heights and widths of the frame, for an engine each; None: the size of the example, for one engine.
         threads: cores that a step may use; None: all that this process may use.
-        dense_above: share of a frame's pixels that may change before the frame is a refresh.
+        dense_above: share of a frame's pixels that may change before the frame is a refresh; where gates sit on
+            convolutions, which decide for themselves whether a change counts, no share makes it one.
         tick: called with the name of each of `STAGES` before it begins, for every size.
 
     Raises:
@@ -87,7 +88,7 @@ def compile_engine(
     tick("lowering")
     plan = lower(skip.graph_module)
     tick("packing weights")
-    image = assemble(plan, dense_above, kind.tiles(name))
+    image = assemble(plan, 1.0 if skip.options.hold is None else dense_above, kind.tiles(name))
     tick("compiling kernels")
     code, level = kind.compile(name, image)
     parts = tuple(

@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 Place = tuple[int, int, int]
 Core = Literal[
     "none", "conv", "depthwise", "max_pool", "avg_pool", "resize", "move",
-    "sum", "max", "min", "argmax", "norm", "softmax", "log_softmax",
+    "sum", "max", "min", "argmax", "norm", "softmax", "log_softmax", "score",
 ]  # fmt: skip
 Floats = NDArray[np.float32]
 
@@ -77,7 +77,7 @@ class Gate:
     """The hold test at the end of a step: written where N(new - held) > threshold.
 
     Attributes:
-        threshold: in the units of the value; 0 lets every difference through.
+        threshold: in the units of the value; 0 lets every difference through, a negative one everything computed.
         norm: N over the channels.
         dilation: odd width of the neighbourhood that a changed pixel marks (frames only).
     """
@@ -85,6 +85,19 @@ class Gate:
     threshold: float = 0.0
     norm: Literal["rms", "max"] = "max"
     dilation: int = 1
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A part of the picture.
+
+    Attributes:
+        mask: a map of one channel, 1.0 or 0.0.
+        inside: where it is 1.0, rather than where it is 0.0.
+    """
+
+    mask: View
+    inside: bool
 
 
 @dataclass(frozen=True)
@@ -110,16 +123,18 @@ class Compute:
     Attributes:
         name: layer it came from.
         core: what reads the window; its value is ("input", 0) of `expr`, the operands follow.
-        source: what the core reads, if there is one.
+        source, window: what the core reads, if there is one, and where.
         operands: maps read at the output's position; a constant stands as its values [H, W, C].
         expr: over the core's value and the operands.
         channels: per-channel parameters [C] of `expr`.
         weight, bias: of the core, [C_out, C_in / groups, kh, kw] and [C_out].
+        reference: for "score", which sums up weight x |source - reference|: what the source is compared with.
         taps: for "resize": rows and columns, each [lines, taps] of weights; the indices are in `active`.
         tables: for "move": (row, column, channel) of the source per output row, column and channel, which add up; None
             as row or column for the fill.
         number: of "move" the fill, of "sum" the factor, of "norm" the summand of the variance.
         active: what makes a position active.
+        keep: where a position may be active at all.
         size: height and width of the output.
         macs: multiply-accumulates per position.
     """
@@ -139,10 +154,30 @@ class Compute:
     weight: Floats | None = None
     bias: Floats | None = None
     groups: int = 1
+    window: Source | None = None
+    keep: Keep | None = None
+    reference: View | None = None
     taps: tuple[Floats, ...] = ()
     count_pad: bool = True
     tables: tuple[tuple[Place | None, ...], ...] = ()
     number: float = 0.0
+
+
+@dataclass(frozen=True)
+class Open:
+    """Opens the blocks of a map of scores in which a score that was just computed stands and any exceeds a limit.
+
+    Attributes:
+        scores: of one channel; they become 0 where a block opens.
+        map: the change map that marks the open positions.
+        limit: what a score must exceed, strictly.
+        block: side of the blocks.
+    """
+
+    scores: View
+    map: int
+    limit: float
+    block: int
 
 
 @dataclass(frozen=True)
@@ -153,7 +188,7 @@ class Emit:
     view: View
 
 
-Step = Ingest | Compute | Emit
+Step = Ingest | Compute | Open | Emit
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,15 @@ def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, foun
 
 
 @T.inline
+def close(mem: Any, task: Any, row: Any, start: Any, found: Any) -> None:
+    """Ends the task's part of the list: how long it is, and whole tiles of its last position behind it."""
+    if found[0] > 0:
+        for p in range(T.int64(TILE)):
+            mem.q[start + found[0] + p] = mem.q[start + found[0] - 1]
+    mem.n[mem.c[row + K.LIST_COUNT] + task] = found[0]
+
+
+@T.inline
 def active(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Fills the task's part of the list, padded to whole tiles with its last position."""
     height = T.Bind(mem.c[row + K.HEIGHT])
@@ -124,7 +133,4 @@ def active(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
     elif state[0] > 0:
         for i in range(high - low):
             list_row(mem, task, row, low + i, start, width, found)
-    if found[0] > 0:
-        for p in range(T.int64(TILE)):
-            mem.q[start + found[0] + p] = mem.q[start + found[0] - 1]
-    mem.n[mem.c[row + K.LIST_COUNT] + task] = found[0]
+    close(mem, task, row, start, found)

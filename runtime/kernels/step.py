@@ -23,6 +23,7 @@ from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
 from skipfx.runtime.kernels.epilogue import epilogue, settle, value_of
+from skipfx.runtime.kernels.gate import keep, open_blocks, score
 from skipfx.runtime.kernels.memory import Memory, kernel
 from skipfx.runtime.kernels.move import move
 from skipfx.runtime.kernels.pool import pool
@@ -40,6 +41,8 @@ STEPS: dict[Op, Body] = {
     Op.COMMIT: commit,
     Op.LIST: active,
     Op.EMIT: emit,
+    Op.KEEP: keep,
+    Op.OPEN: open_blocks,
 }
 TILED: dict[Core, Callable[[Tile], Body]] = {Core.CONV: conv, Core.DEPTHWISE: depthwise}
 CORES: dict[Core, Body] = {
@@ -54,6 +57,7 @@ CORES: dict[Core, Body] = {
     Core.NORM: reduce.channel_norm,
     Core.SOFTMAX: reduce.channel_softmax,
     Core.LOG_SOFTMAX: reduce.channel_log_softmax,
+    Core.SCORE: score,
 }
 
 

@@ -47,6 +47,8 @@ class Op(IntEnum):
     LIST = 5
     COMPUTE = 6
     EMIT = 7
+    KEEP = 8
+    OPEN = 9
 
 
 class Core(IntEnum):
@@ -66,6 +68,7 @@ class Core(IntEnum):
     NORM = 11
     SOFTMAX = 12
     LOG_SOFTMAX = 13
+    SCORE = 14
 
 
 class Tile(NamedTuple):
@@ -171,7 +174,12 @@ class Column(IntEnum):
     TABLE_C = 75  # in c: what a move adds per channel
     SPOTS_SIZE = 76
     SPARE = 77  # floats behind the channels that may be overwritten
-    NUMBERS = 78  # columns in a row
+    REFERENCE = 78  # of a score, like IN
+    REFERENCE_ROW = 79
+    REFERENCE_PIXEL = 80
+    BLOCK = 81  # side of the blocks that open
+    INSIDE = 82  # whether positions are kept where the mask is 1 or where it is 0; it is the first operand
+    NUMBERS = 83  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill

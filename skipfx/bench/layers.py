@@ -55,7 +55,7 @@ def layer_times(engine: Engine, clip: Clip, rounds: int) -> list[LayerTime]:
     found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     listing: list[Any] = []
     for row, op in _rows(engine):
-        if op == Op.LIST:  # it stands before the layer that needs it
+        if op in (Op.LIST, Op.OPEN, Op.KEEP):  # they stand before the layer that needs them
             listing.append(row)
             continue
         name = next(names) if op == Op.COMPUTE else OUTPUTS if op == Op.EMIT else FRAMES

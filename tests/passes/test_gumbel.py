@@ -11,9 +11,8 @@ import torch
 from torch import fx, nn
 
 from skipfx import ops
-from skipfx.errors import CompileError, OptionError
-from skipfx.options import DynConv, Gumbel, InputNorm
-from skipfx.passes.lower import lower
+from skipfx.errors import OptionError
+from skipfx.options import Gumbel, InputNorm
 from skipfx.testing import run_clip
 from skipfx.transformation import transform
 from tests.networks import Branches, branches_clip, moving_clip, seeded
@@ -128,9 +127,3 @@ def test_uneven_borders(gate: Any) -> None:
     gm = transform(model, clip[0], gate=gate).graph_module
     for (mine,), (frame,) in zip(run_clip(gm, clip), clip, strict=True):
         torch.testing.assert_close(mine, model(frame).detach(), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("gate", [Gumbel(), DynConv(target=0.5)])
-def test_the_engine_refuses_them_and_says_where_they_run(gate: Any) -> None:
-    with pytest.raises(CompileError, match=r"other gates and updates run in PyTorch, or exported"):
-        lower(transform(seeded(Branches()), branches_clip()[0], gate=gate).graph_module)

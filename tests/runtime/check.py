@@ -158,9 +158,16 @@ class _Margin(fx.Interpreter):
     smallest, active = float("inf"), False
 
     def run_node(self, n: fx.Node) -> Any:
+        arguments: Any = self.map_nodes_to_values(n.args, n)
         if n.target is ops.changed and self.active:
-            arguments: Any = self.map_nodes_to_values(n.args, n)
             new, old, threshold, norm = arguments
-            margin = (ops.distance(new, old, norm) / threshold - 1).abs().min()
-            self.smallest = min(self.smallest, float(margin))
+            self._note(ops.distance(new, old, norm), threshold)
+        elif n.target is torch.ops.aten.gt.Scalar and self.active:
+            self._note(*arguments)
+        elif n.target is ops.fires:
+            score, bias, _ = arguments
+            self._note(score, -bias)
         return super().run_node(n)
+
+    def _note(self, norm: Tensor, threshold: Any) -> None:
+        self.smallest = min(self.smallest, float((norm / threshold - 1).abs().min()))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skipfx.options import Hold
 from skipfx.passes.lower import lower
-from skipfx.plan import Buffer, Compute, Emit, Plan
+from skipfx.plan import Buffer, Compute, Ingest, Plan
 from skipfx.runtime.assemble import Assembler
 from skipfx.runtime.image import origin, pitch, positions
 from skipfx.runtime.kernels.table import LANES, Column, Core, Op, Tile
@@ -106,7 +106,7 @@ def test_reported_bytes_are_those_of_a_stream(name: str) -> None:
         assert all(array.ctypes.data % 64 == 0 for array in arrays)
         assert 0 < engine.program.held_bytes < engine.state_bytes
     plan = lower(transform(model, frames, gate=Hold(threshold=0.1)).graph_module)
-    values = [step.out for segment in plan.segments for step in segment.steps if not isinstance(step, Emit)]
+    values = [step.out for segment in plan.segments for step in segment.steps if isinstance(step, Ingest | Compute)]
     expected = sum(4 * plan.buffers[v.buffer].height * plan.buffers[v.buffer].width * v.channels for v in values)
     assert engine.program.held_bytes == expected
 
