@@ -28,7 +28,7 @@ def lower(gm: fx.GraphModule) -> Plan:
     """The plan of a stream graph.
 
     Raises:
-        CompileError: the graph has a gate or an update that the engine does not run.
+        CompileError: the graph has a gate or an update that engines do not run.
     """
     refuse_unlowered(gm.graph)
     return Lowering(gm).plan()

@@ -18,7 +18,7 @@ from tvm_ffi import libinfo
 
 from skipfx.build import compile_engine
 from skipfx.errors import ArtifactError
-from skipfx.options import Hold
+from skipfx.options import Gate, Hold, InputNorm
 from skipfx.runtime import Engine, load
 from skipfx.runtime.artifact import read
 from skipfx.runtime.backends.levels import host_levels
@@ -59,10 +59,11 @@ def cores() -> nn.Module:
     [
         (cores(), changing((3, 11, 13), seed=3), Hold(threshold=0, input_threshold=0)),
         (seeded(Branches()), branches_clip(5), Hold(threshold=0.1, input_threshold=0.02)),
+        (seeded(Branches()), branches_clip(5), InputNorm(eps=0.02)),
     ],
-    ids=["cores", "thresholds"],
+    ids=["cores", "thresholds", "gates"],
 )
-def test_code_for_aarch64(model: nn.Module, clip: list[Any], gate: Hold, tmp_path: Path) -> None:
+def test_code_for_aarch64(model: nn.Module, clip: list[Any], gate: Gate, tmp_path: Path) -> None:
     skip = transform(model, clip[0], gate=gate)
     path = tmp_path / "arm.skipfx"
     compile_engine(skip, TARGET, dense_above=1).save(path)

@@ -8,7 +8,7 @@ from torch import nn
 
 from skipfx.build import compile_engine
 from skipfx.errors import CompileError, DeviceError
-from skipfx.options import Hold
+from skipfx.options import DynConv, Gate, Hold, InputNorm
 from skipfx.passes.lower import lower
 from skipfx.runtime import load
 from skipfx.runtime.assemble import assemble
@@ -19,7 +19,7 @@ from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import cuda_module
 from skipfx.runtime.kernels.table import THREADS
 from skipfx.transformation import transform
-from tests.networks import Squeeze, moving_clip, seeded
+from tests.networks import Branches, Squeeze, branches_clip, moving_clip, seeded
 from tests.runtime.check import changing
 from tests.runtime.cuda.driver import LoopDriver, loops
 from tests.runtime.cuda.network import Geometry, network
@@ -122,6 +122,12 @@ def test_islands_are_refused() -> None:
     clip = moving_clip(3, 13, 18, length=1)
     with pytest.raises(CompileError, match="dense islands"):
         compile_engine(transform(seeded(Squeeze()), clip[0]), target="cuda")
+
+
+@pytest.mark.parametrize("gate", [InputNorm(eps=0.1), DynConv(target=0.5)])
+def test_other_gates_than_hold_are_refused(gate: Gate) -> None:
+    with pytest.raises(CompileError, match="the hold gate alone"):
+        compile_engine(transform(seeded(Branches()), branches_clip(1)[0], gate=gate), target="cuda")
 
 
 def test_a_missing_compiler_is_named(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
