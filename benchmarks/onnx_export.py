@@ -1,12 +1,12 @@
 """Exported ONNX models in stock runtimes: agreement with PyTorch, accuracy, and time against the same runtime, dense.
 
-    python -m benchmarks.onnx_export yolov5n [--runtime openvino] [--agree 200] [--model saved.onnx] [--json]
+    python -m benchmarks.onnx_export yolov5n [--runtime openvino] [--model saved.onnx] [--agree 200] [--shares 0.2 0.5]
 
-Needs the clips and networks of `benchmarks.data`. `--model` keeps the exported model, and takes it from there the next
-time: the exporter needs minutes for a detector.
+`--agree` compares with PyTorch frame by frame, `--shares` finds where skipping stops to pay; each does nothing else.
+`--model` keeps the exported model, and takes it from there the next time. Needs the data of `benchmarks.data`.
 """
 
-from collections.abc import Callable
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,43 +17,50 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.cases import CASES
 from benchmarks.detection import precision
-from benchmarks.report import Report, parser
+from benchmarks.report import CONSOLE, Report, compared, parser
 from benchmarks.thresholds import mean_active
-from skipfx import SkipModel
-from skipfx.bench.compare import WARMUP, Clip
+from skipfx import Hold, SkipModel
+from skipfx.bench.compare import WARMUP, Clip, Streamed
+from skipfx.cli.figures import timings
 from skipfx.export import export_onnx
 from skipfx.runtime import OnnxEngine, load_onnx
 from skipfx.testing import stepper
+from skipfx.transformation import transform
 
-THRESHOLDS = {"yolov5n": 0.25, "vdsr": 0.05}
+GATES = {
+    "yolov5n": Hold(threshold=0.27, input_threshold=24 / 255, dilation=1),
+    "vdsr": Hold(threshold=0.05, input_threshold=4 / 255),
+}
 REFRESH_EVERY, TOLERANCE = 50, 1e-4
 
 
 def main() -> None:
     """Measures and prints."""
     options_parser = parser(__doc__ or "", frames=80)
-    options_parser.add_argument("network", choices=THRESHOLDS)
+    options_parser.add_argument("network", choices=GATES)
     options_parser.add_argument("--runtime", default="onnxruntime", help="onnxruntime or openvino")
     options_parser.add_argument("--agree", type=int, default=0, help="frames to compare with PyTorch, one by one")
+    options_parser.add_argument("--shares", type=float, nargs="+", help="of the picture that change on every frame")
     options_parser.add_argument("--model", type=Path, help="the exported model")
-    options_parser.add_argument("--threshold", type=float, help="share of a value's RMS")
     options = options_parser.parse_args()
     options.against = [options.runtime]
-    case, threshold = CASES[options.network], options.threshold or THRESHOLDS[options.network]
-    clip = case.frames(max(options.frames, options.agree))
-    skip = case.transformed(torch.from_numpy(clip[0][0]), threshold, case.input_threshold)
-    facts: dict[str, Any] = {"threshold": threshold, "input threshold": case.input_threshold}
+    case, gate = CASES[options.network], GATES[options.network]
+    clip = case.frames(options.agree or options.frames)
+    frame = torch.from_numpy(clip[0][0])
+    skip = transform(case.network(frame), (frame,), gate=gate)
     with TemporaryDirectory() as folder:
         path = options.model or Path(folder) / "model.onnx"
         if not path.exists():
             export_onnx(skip, path)
         engine = load_onnx(path, runtime=options.runtime)
         if options.agree:
-            facts |= agreement(skip, engine, clip[: options.agree])
-        facts |= accuracy(options.network, skip, engine, clip[: options.frames])
-        report = Report(options)
-        report.add(options.network, facts, skip.program, engine.program, clip[: options.frames])
-        report.close()
+            print(json.dumps(agreement(skip, engine, clip), indent=1))
+        elif options.shares:
+            shares(skip, engine, clip, options)
+        else:
+            report, facts = Report(options), gate.model_dump() | accuracy(options.network, skip, engine, clip)
+            report.add(options.network, facts, skip.program, engine.program, clip)
+            report.close()
 
 
 def accuracy(network: str, skip: SkipModel, engine: OnnxEngine, clip: Clip) -> dict[str, Any]:
@@ -77,7 +84,7 @@ def agreement(skip: SkipModel, engine: OnnxEngine, clip: Clip) -> dict[str, str]
     A norm that lies at its threshold may open a gate in one and not in the other; from there on to the next refresh the
     two keep different values, each within its threshold. So the frames within the tolerance are counted.
     """
-    step: Callable[..., Any] = stepper(skip)
+    step = stepper(skip)
     streams = {"in place": engine.stream(), "copied": engine.stream(in_place=False)}
     errors: dict[str, list[float]] = {name: [] for name in streams}
     for index, (frame,) in enumerate(clip):
@@ -89,10 +96,27 @@ def agreement(skip: SkipModel, engine: OnnxEngine, clip: Clip) -> dict[str, str]
             pairs = zip(tree_leaves(stream(frame)), expected, strict=True)
             errors[name].append(max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs))
     return {
-        f"differences {name}": f"median {np.median(found):.1e}, largest {max(found):.1e}, "
+        name: f"median {np.median(found):.1e}, largest {max(found):.1e}, "
         f"{sum(error <= TOLERANCE for error in found)} of {len(found)} frames within {TOLERANCE:.0e}"
         for name, found in errors.items()
     }
+
+
+def shares(skip: SkipModel, engine: OnnxEngine, clip: Clip, options: Any) -> None:
+    """Prints the speed-up of frames of which a share changes: a strip at the left, negative on every other one."""
+    streams = {f"{share:.0%}": Streamed(engine.program, flickering(clip, share)) for share in options.shares}
+    for threads in options.threads:
+        found = timings(compared(skip.program, clip, threads, streams, options))
+        speedups = (f"{share} changed: {found['speedup'][share]['median']:.2f}x" for share in streams)
+        CONSOLE.print(f"{options.network}, {threads} threads: {', '.join(speedups)}")
+
+
+def flickering(clip: Clip, share: float) -> Clip:
+    """A clip of one picture, of which a strip changes on every frame."""
+    other = clip.pictures[0].copy()
+    width = round(share * other.shape[1])
+    other[:, :width] = 255 - other[:, :width]
+    return Clip([other if index % 2 else clip.pictures[0] for index in range(len(clip))], clip.preprocess)
 
 
 if __name__ == "__main__":

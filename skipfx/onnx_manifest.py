@@ -36,9 +36,9 @@ class StateRecord(Record):
     Attributes:
         input, output: names of the pair.
         layer: dotted name of the module whose value it keeps.
-        layout: "rows": [positions, C], with a border of zeros and, behind a hold test, a last row that nobody reads.
-            "planar": [C positions, 1]. "nchw": the value as it is.
-        border: width of the zeros around the picture.
+        layout: "rows": [positions, C]. "planar": [C positions / 4, 4], plane by plane. "nchw": the value as it is.
+        border: width of the zeros around the picture, in rows and planes; planes have more at the right and the bottom,
+            up to multiples of 4.
         size: C, H, W of the value.
         in_place: input and output may be one buffer.
     """

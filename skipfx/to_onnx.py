@@ -2,12 +2,30 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from onnxscript import opset18 as op
 from torch import nn
 from torch.export import ExportedProgram
 
 OPSET = 20
+
+
+def _keep(self: Any, indices: Sequence[Any]) -> Any:
+    """The rows that a bool [n] names."""
+    return op.Compress(self, indices[0], axis=0)
+
+
+def _nonzero(self: Any) -> Any:
+    """The indices [n, 1] of what is not zero in a vector."""
+    column: Any = op.Constant(value_ints=[-1, 1])
+    return op.Reshape(op.NonZero(self), column)
+
+
+# operators that the exporter writes as several nodes
+PORTABLE = {torch.ops.aten.index.Tensor: _keep, torch.ops.aten.nonzero.default: _nonzero}
 
 
 def to_onnx(
@@ -15,6 +33,7 @@ def to_onnx(
     example: tuple[torch.Tensor, ...] = (),
     opset: int = OPSET,
     names: tuple[list[str], list[str]] | None = None,
+    translations: dict[Any, Any] | None = None,
 ) -> bytes:
     """Exports a model.
 
@@ -23,6 +42,7 @@ def to_onnx(
         example: the inputs of a module.
         opset: of the standard operators.
         names: of the inputs and of the outputs; None leaves them to the exporter.
+        translations: of ATen operators that the exporter is not to write its own way.
 
     Raises:
         Exception: whatever the exporter raises on what it cannot take.
@@ -43,6 +63,7 @@ def to_onnx(
                 verbose=False,
                 input_names=given,
                 output_names=made,
+                custom_translation_table=translations,
             )
         assert exported is not None
     finally:

@@ -52,6 +52,10 @@ class Builder:
         """The rows of a tensor [R, C] at an index of any shape, [*index, C]; becomes Gather."""
         return self.call(torch.ops.aten.embedding.default, node, index)
 
+    def keep(self, rows: fx.Node, which: fx.Node) -> fx.Node:
+        """The rows [n, ...] that a bool [n] names; becomes Compress."""
+        return self.call(torch.ops.aten.index.Tensor, rows, [which])
+
     def put(self, node: fx.Node, index: fx.Node, rows: fx.Node) -> fx.Node:
         """The tensor with the rows at an index [m] replaced; becomes ScatterND."""
         return self.call(torch.ops.aten.index_put.default, node, [index], rows)

@@ -18,6 +18,11 @@ aten = torch.ops.aten
 Pair = tuple[int, int]
 
 
+def as_float(b: Builder, mask: fx.Node) -> fx.Node:
+    """A bool mask as 0 and 1."""
+    return b.call(aten.to.dtype, mask, torch.float32)
+
+
 def union(b: Builder, masks: list[fx.Node]) -> fx.Node:
     """Where any of the masks is set."""
     first, *others = dict.fromkeys(masks)
@@ -26,7 +31,7 @@ def union(b: Builder, masks: list[fx.Node]) -> fx.Node:
     return first
 
 
-def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int, extent: Pair) -> fx.Node:
+def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int, extent: Pair, border: int = 0) -> fx.Node:
     """Blocks of output positions whose window holds a set position, [1, 1, ceil(H / b), ceil(W / b)].
 
     A dilated window counts as the solid one around it, so that a few positions more may be named.
@@ -38,12 +43,14 @@ def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int, ext
         size: height and width of the output.
         block: side b of the blocks.
         extent: height and width of the input.
+        border: width of the zeros that the mask has around the input, not more than the window's padding.
     """
     solid = [(k - 1) * d + 1 for k, d in zip(window.kernel, window.dilation, strict=True)]
     stride, padding = list(window.stride), list(window.padding)
     sides: list[int] = []
     for out, length, k, s, p in reversed(list(zip(size, extent, solid, stride, padding, strict=True))):
-        sides += [p, max(0, (out - 1) * s + k - p - length)]
+        sides += [p - border, max(0, (out - 1) * s + k - p - length - border)]
+    padding = [p - border for p in padding]
     if any(2 * p > k for p, k in zip(padding, solid, strict=True)) or sides[::2] != sides[1::2]:
         if any(sides):
             mask = b.call(aten.constant_pad_nd.default, mask, sides)
@@ -75,36 +82,74 @@ class ActiveSet:
     """Active blocks of a grid of output positions.
 
     Attributes:
-        column: number of each active block, [n, 1].
+        numbers: of the active blocks, [n]; of single positions, their rows in a map of that border.
         size: height and width of the grid, in positions.
         block: side b of a block.
+        border: see `numbers`; 0 for blocks.
     """
 
-    column: fx.Node
+    numbers: fx.Node
     size: Pair
     block: int
+    border: int = 0
 
-    def starts(self, b: Builder, window: Window, border: int, width: int, unit: int = 1) -> fx.Node:
-        """Row of the first input position of each block, [n, 1], in a map of that border and width; in units."""
-        table = block_starts(self.size, self.block, window, border, width) // unit
-        if torch.equal(table, torch.arange(len(table))):
-            return self.column
-        return b.take(b.constant(table[:, None]), b.reshape(self.column, -1))
+    def reads(self, b: Builder, window: Window, border: int, row: int, steps: Tensor, unit: int = 1) -> fx.Node:
+        """Rows that the blocks read, each at the same steps from its first input position: [n, steps], or [n] if one.
 
-    def rows(self, b: Builder, border: int, width: int) -> fx.Node:
-        """Row of every active position in a map of the grid's size with that border, [m]."""
-        starts = self.starts(b, POINT, border, width)
-        return b.reshape(spread(b, starts, offsets((self.block, self.block), (1, 1), width + 2 * border)), -1)
+        Args:
+            b: where to write.
+            window: from outputs to inputs.
+            border: of the input.
+            row: distance of its lines.
+            steps: int64 [k], in units.
+            unit: rows that are read at once.
+        """
+        table = block_starts(self.size, self.block, window, border, row) // unit
+        numbers = own_numbers(self.size, self.block, self.border)
+        shift = table - numbers
+        if len(set(shift.tolist())) == 1:
+            first, steps = self.numbers, steps + shift[0]
+        else:
+            first = select(b, table, numbers, self.numbers)
+        if steps.tolist() == [0]:
+            return first
+        if steps.numel() > 1:
+            first = b.reshape(first, -1, 1)
+        return b.call(aten.add.Tensor, first, b.constant(steps))
+
+    def select(self, b: Builder, table: Tensor) -> fx.Node:
+        """What a table says of each active block, [n]."""
+        return select(b, table, own_numbers(self.size, self.block, self.border), self.numbers)
+
+    def rows(self, b: Builder, border: int, row: int) -> fx.Node:
+        """Row of every active position in a map of the grid's size, with that border and distance of lines, [m]."""
+        found = self.reads(b, POINT, border, row, offsets((self.block,) * 2, (1, 1), row))
+        return found if self.block == 1 else b.reshape(found, -1)
 
 
-def spread(b: Builder, starts: fx.Node, steps: Tensor) -> fx.Node:
-    """Every step from every start, [n, k]."""
-    return starts if steps.numel() == 1 else b.call(aten.add.Tensor, starts, b.constant(steps))
+def own_numbers(size: Pair, block: int, border: int) -> Tensor:
+    """The numbers of all blocks of a grid, as an `ActiveSet` has them, int64 [blocks]."""
+    if block == 1:
+        return block_starts(size, 1, POINT, border, size[1] + 2 * border)
+    return torch.arange(-(-size[0] // block) * -(-size[1] // block))
 
 
-def active_set(b: Builder, mask: fx.Node, size: Pair, block: int) -> ActiveSet:
-    """The blocks that a block mask names."""
-    return ActiveSet(b.call(aten.nonzero.default, b.reshape(mask, -1)), size, block)
+def select(b: Builder, table: Tensor, numbers: Tensor, which: fx.Node) -> fx.Node:
+    """The entries of a table, which has one for each of the numbers, at some of them."""
+    spread = torch.zeros(int(numbers[-1]) + 1, dtype=torch.int64)
+    spread[numbers] = table
+    return b.call(aten.index_select.default, b.constant(spread), 0, which)
+
+
+def active_set(b: Builder, mask: fx.Node, size: Pair, block: int, border: int = 0) -> ActiveSet:
+    """The blocks that a mask names, [1, 1, ceil(H / b), ceil(W / b)]."""
+    numbers = own_numbers(size, block, border)
+    return ActiveSet(b.keep(b.constant(numbers), is_set(b, b.reshape(mask, -1))), size, block, border)
+
+
+def is_set(b: Builder, mask: fx.Node) -> fx.Node:
+    """A mask as bool."""
+    return b.call(aten.gt.Scalar, mask, 0.0)
 
 
 def offsets(extent: Pair, dilation: Pair, row_width: int) -> Tensor:
@@ -123,11 +168,11 @@ def block_input(window: Window, block: int) -> tuple[Pair, Pair]:
     return (down, across), (1, 1)
 
 
-def block_starts(size: Pair, block: int, window: Window, border: int, width: int) -> Tensor:
-    """Row of the first input position of every block of a grid, int64 [blocks]."""
+def block_starts(size: Pair, block: int, window: Window, border: int, row: int) -> Tensor:
+    """Row of the first input position of every block of a grid, int64 [blocks]; `row`: distance of the lines."""
     axes = []
     for axis in (0, 1):
         first = torch.arange(-(-size[axis] // block)) * block
         first = first.clamp(max=size[axis] - block)
         axes.append(first * window.stride[axis] - window.padding[axis] + border)
-    return (axes[0][:, None] * (width + 2 * border) + axes[1][None]).reshape(-1)
+    return (axes[0][:, None] * row + axes[1][None]).reshape(-1)

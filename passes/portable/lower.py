@@ -18,8 +18,10 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.errors import CompileError
 from skipfx.passes.portable.builder import Builder
+from skipfx.passes.portable.frames import Cells
 from skipfx.passes.portable.maps import Map, Part, to_nchw
-from skipfx.passes.portable.sites import Site, borders, find_sites, is_planar, runs
+from skipfx.passes.portable.masks import Moves
+from skipfx.passes.portable.sites import Site, borders, find_sites, is_planar, kind, runs
 from skipfx.passes.portable.write import write_site
 
 aten = torch.ops.aten
@@ -111,6 +113,8 @@ class Lowering:
         self.borders = borders(gm, sites)
         self.maps: dict[fx.Node, Map] = {}  # by the node whose value the others see: a gate, or a value without one
         self.masks: dict[fx.Node, fx.Node | None] = {}
+        self.moves: dict[fx.Node, Moves] = {}  # by gate: those of held values
+        self.cells: dict[fx.Node, Cells] = {}  # by gate: those of frames
         self.copies: dict[fx.Node, fx.Node] = {}
         self.slots: dict[str, Slot] = {}
         self.layers: list[Layer] = []
@@ -131,7 +135,7 @@ class Lowering:
             slot.following = slot.following or self.nchw(following)
         slots = [self.slots[key] for key in sorted(self.slots, key=lambda key: (key[0] == "~", len(key), key))]
         self.b.order_inputs([*(self.copies[frame] for frame in g.frames(graph)), *(s.node for s in slots), refresh])
-        counts = [self.b.call(aten.stack.default, self.counts)] if self.counts else []
+        counts = [self.b.call(aten.cat.default, self.counts)] if self.counts else []
         self.b.graph.output((*outputs, *(slot.following for slot in slots), *counts))
         return Portable(
             fx.GraphModule(self.b.root, self.b.graph),
@@ -192,22 +196,19 @@ class Lowering:
         each = self.b.call(aten.split_with_sizes.default, limits, [1] * len(tests))
         return self.b.call(getitem, each, tests.index(test))
 
-    def count(self, site: Site, mask: fx.Node) -> None:
-        """Counts a layer's active blocks."""
-        assert site.core is not None and site.core_node is not None
+    def count(self, site: Site, marks: fx.Node) -> None:
+        """Counts a layer's active blocks: as many as there are marks, each 1.0, the others being 0.0; [k]."""
+        if site.core is None or site.core_node is None:
+            return
         _, _, height, width = g.value(site.core_node).shape
         name = g.record(site.core_node).layer or site.core_node.name
         self.layers.append(Layer(name, site.core.macs, int(height * width), site.block))
-        self.counts.append(self.b.call(aten.sum.dim_IntList, mask, [0, 1, 2, 3]))
+        self.counts.append(self.b.call(aten.sum.dim_IntList, marks, [0], True))
 
-    def frame_part(self, frame: fx.Node) -> Part:
-        """A frame as it came in."""
-        shape: Any = tuple(g.value(frame).shape[1:])
-        return Part(Map(shape, 0, planar=True, nchw=self.copies[frame]), 0, shape[0])
-
-    def parts(self, node: fx.Node) -> list[Part]:
-        """The maps that a value is made of."""
-        return [Part(self._map(run.node), run.start, run.count) for run in runs(self.gm, node)]
+    def parts(self, node: fx.Node, *, resized: bool = False) -> list[Part]:
+        """The maps that a value is made of; `resized` as for `runs`."""
+        found = runs(self.gm, node, resized=resized)
+        return [Part(self._map(run.node), run.start, run.count, run.lines) for run in found]
 
     def _map(self, node: fx.Node) -> Map:
         if node not in self.maps:
@@ -217,7 +218,7 @@ class Lowering:
     def new_map(self, node: fx.Node, nchw: fx.Node | None = None) -> Map:
         """A map for a value, with a border as wide as its readers need."""
         shape: Any = tuple(g.value(node).shape[1:])
-        return Map(shape, self.borders.get(node, 0), planar=is_planar(node), nchw=nchw)
+        return Map(shape, self.borders.get(kind(node), 0), planar=is_planar(node), nchw=nchw)
 
 
 def limit_of(test: fx.Node) -> float:

@@ -1,9 +1,8 @@
 """A feature map in the portable graph, in whichever layouts it is there, and how to read parts of it.
 
-Rows: [(H + 2 border) (W + 2 border), C], a row per position and zeros around the picture; what a gather reads. A value
-behind a hold test has one row more: rows that are not let through are written there, and nobody reads it.
-Planar: [C (H + 2 border) (W + 2 border), 1], a row per number; for frames, which come as planes of few channels, and
-for outputs, which leave so.
+Rows: [(H + 2 border) (W + 2 border), C], a row per position and zeros around the picture; what a gather reads.
+Planar: [C (H + 2 border) (W + 2 border) / CELL, CELL], plane by plane; for frames, which come as planes of few
+channels. Height and width are rounded up to whole cells of CELL x CELL positions.
 NCHW: [1, C, H, W]; what dense operators read.
 """
 
@@ -14,10 +13,11 @@ import torch
 from torch import fx
 
 from skipfx.passes.portable.builder import Builder
-from skipfx.passes.portable.grid import ActiveSet, block_input, block_starts, offsets, spread
+from skipfx.passes.portable.grid import ActiveSet, block_input, block_starts, offsets
 from skipfx.passes.rules import POINT, Window
 
 aten = torch.ops.aten
+CELL = 4
 
 
 @dataclass
@@ -29,7 +29,6 @@ class Map:
         border: width of the zeros around the picture in `rows`.
         rows: the map in rows, once it is needed.
         planar: `rows` is planar.
-        spare: `rows` has one row more.
         nchw: the map as it is, once it is needed.
     """
 
@@ -37,21 +36,30 @@ class Map:
     border: int
     rows: fx.Node | None = None
     planar: bool = False
-    spare: bool = False
     nchw: fx.Node | None = None
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width of the picture and what is around it."""
+        unit = CELL if self.planar else 1
+        high, wide = (-(-(length + 2 * self.border) // unit) * unit for length in self.shape[1:])
+        return high, wide
+
+    @property
+    def row(self) -> int:
+        """Distance of the lines in `rows`."""
+        return self.padded[1]
 
     @property
     def state_shape(self) -> tuple[int, int]:
         """Shape of `rows`."""
-        channels, height, width = self.shape
-        rows = (height + 2 * self.border) * (width + 2 * self.border)
-        return (rows * channels, 1) if self.planar else (rows + self.spare, channels)
+        positions = math.prod(self.padded)
+        return (positions * self.shape[0] // CELL, CELL) if self.planar else (positions, self.shape[0])
 
     @property
     def planes(self) -> torch.Tensor:
-        """Row of the first number of each channel, where the map is planar."""
-        channels, height, width = self.shape
-        return torch.arange(channels) * (height + 2 * self.border) * (width + 2 * self.border)
+        """The first number of each channel, where the map is planar."""
+        return torch.arange(self.shape[0]) * math.prod(self.padded)
 
     def as_nchw(self, b: Builder) -> fx.Node:
         """The map as [1, C, H, W]."""
@@ -61,8 +69,8 @@ class Map:
         return self.nchw
 
     def in_runs(self, b: Builder, run: int) -> fx.Node:
-        """The map in rows; planar: with so many numbers in a row."""
-        return self.as_rows(b) if run == 1 else b.reshape(self.as_rows(b), -1, run)
+        """A planar map with so many numbers in a row."""
+        return self.as_rows(b) if run == CELL else b.reshape(self.as_rows(b), -1, run)
 
     def as_rows(self, b: Builder) -> fx.Node:
         """The map in rows."""
@@ -74,34 +82,52 @@ class Map:
 
 def to_nchw(b: Builder, rows: fx.Node, like: Map) -> fx.Node:
     """Rows in the layout of `like`, as [1, C, H, W]."""
-    channels, height, width = like.shape
-    high, wide = height + 2 * like.border, width + 2 * like.border
+    channels = like.shape[0]
     planes = like.planar or channels == 1
-    if like.spare:
-        rows = b.call(aten.slice.Tensor, rows, 0, 0, high * wide)
-    node = b.reshape(rows, *((1, channels, high, wide) if planes else (1, high, wide, channels)))
-    if like.border:
-        down, across = (2, 3) if planes else (1, 2)
-        node = b.call(aten.slice.Tensor, node, down, like.border, like.border + height)
-        node = b.call(aten.slice.Tensor, node, across, like.border, like.border + width)
+    node = b.reshape(rows, *((1, channels, *like.padded) if planes else (1, *like.padded, channels)))
+    node = crop(b, node, like, (2, 3) if planes else (1, 2))
     return node if planes else b.call(aten.permute.default, node, [0, 3, 1, 2])
+
+
+def crop(b: Builder, node: fx.Node, like: Map, axes: tuple[int, int]) -> fx.Node:
+    """The picture in what is padded as `like` is."""
+    for axis, length, whole in zip(axes, like.shape[1:], like.padded, strict=True):
+        if length < whole:
+            node = b.call(aten.slice.Tensor, node, axis, like.border, like.border + length)
+    return node
+
+
+def pad(b: Builder, nchw: fx.Node, like: Map) -> fx.Node:
+    """A map [1, C, H, W] with zeros around it as `like` has them."""
+    sides: list[int] = []
+    for length, whole in reversed(list(zip(like.shape[1:], like.padded, strict=True))):
+        sides += [like.border, whole - length - like.border]
+    return b.call(aten.constant_pad_nd.default, nchw, sides) if any(sides) else nchw
 
 
 def to_rows(b: Builder, nchw: fx.Node, like: Map) -> fx.Node:
     """A map [1, C, H, W] as rows in the layout of `like`."""
     planes = like.planar or like.shape[0] == 1
-    if like.border:
-        nchw = b.call(aten.constant_pad_nd.default, nchw, [like.border] * 4)
-    return b.reshape(nchw if planes else b.call(aten.permute.default, nchw, [0, 2, 3, 1]), *like.state_shape)
+    node = pad(b, nchw, like)
+    return b.reshape(node if planes else b.call(aten.permute.default, node, [0, 2, 3, 1]), *like.state_shape)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A run of channels of a map; a concatenation is a list of them."""
+    """A run of channels of a map; a concatenation is a list of them. `lines` as in `sites.Run`."""
 
     map: Map
     start: int
     count: int
+    lines: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    def index(self, b: Builder, active: ActiveSet, window: Window) -> fx.Node:
+        """Rows that the active positions read through a window of one position, [m] or [n, b b]."""
+        row, border = self.map.row, self.map.border
+        if self.lines is None:
+            return active.reads(b, window, border, row, offsets((active.block, active.block), (1, 1), row))
+        down, across = (torch.tensor(lines) + border for lines in self.lines)
+        return active.select(b, (down[:, None] * row + across).reshape(-1))
 
 
 def gather_columns(b: Builder, parts: list[Part], active: ActiveSet, window: Window) -> fx.Node:
@@ -138,12 +164,10 @@ def gather_rows(b: Builder, parts: list[Part], active: ActiveSet, window: Window
     """The rows that the active positions read through a window of one position, [m, C]."""
     found = []
     for part in parts:
-        width, border = part.map.shape[2], part.map.border
-        starts = active.starts(b, window, border, width)
-        index = spread(b, starts, offsets((active.block, active.block), (1, 1), width + 2 * border))
+        index = part.index(b, active, window)
         if part.map.planar:
-            index = spread(b, b.reshape(index, -1, 1), part.map.planes)
-            rows = b.reshape(b.take(part.map.as_rows(b), index), -1, part.map.shape[0])
+            index = b.call(aten.add.Tensor, b.reshape(index, -1, 1), b.constant(part.map.planes))
+            rows = b.reshape(b.take(part.map.in_runs(b, 1), index), -1, part.map.shape[0])
         else:
             rows = b.take(part.map.as_rows(b), b.reshape(index, -1))
         found.append(_cut(b, rows, part, 1))
@@ -153,20 +177,19 @@ def gather_rows(b: Builder, parts: list[Part], active: ActiveSet, window: Window
 def _read(b: Builder, found: Map, active: ActiveSet, window: Window) -> fx.Node:
     """The numbers that the active blocks read: [n, k, C]; planar: [n, C k / run, run]."""
     extent, dilation = block_input(window, active.block)
-    width, border = found.shape[2], found.border
-    steps, run = offsets(extent, dilation, width + 2 * border), 1
-    if found.planar:
-        run = _run(found, active, window)
-        steps = (steps.reshape(extent)[:, ::run].reshape(-1) + found.planes[:, None]).reshape(-1) // run
-    return b.take(found.in_runs(b, run), spread(b, active.starts(b, window, border, width, run), steps))
+    steps = offsets(extent, dilation, found.row)
+    if not found.planar:
+        return b.take(found.as_rows(b), active.reads(b, window, found.border, found.row, steps))
+    run = _run(found, active, window)
+    steps = (steps.reshape(extent)[:, ::run].reshape(-1) + found.planes[:, None]).reshape(-1) // run
+    return b.take(found.in_runs(b, run), active.reads(b, window, found.border, found.row, steps, run))
 
 
 def _run(found: Map, active: ActiveSet, window: Window) -> int:
     """How many numbers of a plane every block may read at once: pieces of so many start where all its lines do."""
     (_, across), dilation = block_input(window, active.block)
-    width = found.shape[2]
-    starts = block_starts(active.size, active.block, window, found.border, width)
-    lengths = [across if dilation[1] == 1 else 1, width + 2 * found.border, *found.planes.tolist(), *starts.tolist()]
+    starts = block_starts(active.size, active.block, window, found.border, found.row)
+    lengths = [across if dilation[1] == 1 else 1, found.row, *found.planes.tolist(), *starts.tolist()]
     return math.gcd(*lengths)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from operator import getitem
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
@@ -11,9 +11,19 @@ from torch import fx
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.passes.portable.builder import Builder
-from skipfx.passes.portable.grid import reach, through_lines, union
-from skipfx.passes.portable.sites import mask_block
-from skipfx.passes.rules import POINT, Local, local
+from skipfx.passes.portable.grid import (
+    ActiveSet,
+    Pair,
+    active_set,
+    as_float,
+    is_set,
+    reach,
+    through_lines,
+    union,
+)
+from skipfx.passes.portable.maps import Map, crop
+from skipfx.passes.portable.sites import kind, runs
+from skipfx.passes.rules import POINT, Local, Window, local
 
 if TYPE_CHECKING:
     from skipfx.passes.portable.lower import Lowering
@@ -21,6 +31,39 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 WINDOWED = ("conv", "max_pool", "avg_pool")
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What became of the positions at which a held value was computed.
+
+    Attributes:
+        rows: of the positions in a map of that border, [m].
+        moved: whether the value moved far enough, bool [m].
+        size: height and width of the value.
+        border: see `rows`.
+    """
+
+    rows: fx.Node
+    moved: fx.Node
+    size: Pair
+    border: int
+
+    def mask(self, b: Builder) -> fx.Node:
+        """Where it moved, with the border, [1, 1, H + 2 border, W + 2 border]."""
+        high, wide = (length + 2 * self.border for length in self.size)
+        flat = b.put(b.constant(torch.zeros(high * wide)), self.rows, as_float(b, self.moved))
+        return b.reshape(flat, 1, 1, high, wide)
+
+    def exact(self, b: Builder) -> fx.Node:
+        """Where it moved, [1, 1, H, W]."""
+        return crop(b, self.mask(b), Map((1, *self.size), self.border), (2, 3))
+
+    def reach(self, b: Builder, window: Window, size: Pair, block: int) -> fx.Node:
+        """As `grid.reach`."""
+        if self.border <= min(window.padding):
+            return reach(b, self.mask(b), window, size, block, self.size, self.border)
+        return reach(b, self.exact(b), window, size, block, self.size)
 
 
 def changed(low: Lowering, node: fx.Node) -> fx.Node | None:
@@ -31,6 +74,10 @@ def changed(low: Lowering, node: fx.Node) -> fx.Node | None:
 
 
 def _changed(low: Lowering, node: fx.Node) -> fx.Node | None:
+    if node in low.cells:
+        return low.cells[node].exact(low.b)
+    if node in low.moves:
+        return low.moves[node].exact(low.b)
     if node.target is ops.select:
         return opened(low, node)
     if g.record(node).role != "local":
@@ -74,55 +121,75 @@ def opened(low: Lowering, gate: fx.Node) -> fx.Node:
     return as_float(low.b, mask)
 
 
-def frame_opened(low: Lowering, gate: fx.Node, test: fx.Node) -> fx.Node:
-    """`opened` for the hold of a frame: the distance is dilated in place of the mask, which says the same.
-
-    A maximum over planes is a chain of maxima, since ONNX Runtime reduces over them slowly.
-    """
-    b, args = low.b, test.args
-    frame: Any = args[0]
-    former: Any = args[1]
-    delta = b.call(aten.abs.default, b.call(aten.sub.Tensor, low.nchw(frame), low.nchw(former)))
-    channels = int(g.value(frame).shape[1])
-    planes = b.call(aten.split_with_sizes.default, delta, [1] * channels, 1)
-    distance = union(b, [b.call(getitem, planes, index) for index in range(channels)])
-    sizes: list[Any] = [user.args[1] for user in test.users if user.target is ops.dilate]
-    for size in sizes:
-        distance = b.call(aten.max_pool2d.default, distance, [size] * 2, [1, 1], [size // 2] * 2)
-    mask = as_float(b, b.call(aten.gt.Tensor, distance, low.limit(test)))
-    block = mask_block(gate)
-    return mask if block == 1 else pooled(low, mask, block)
-
-
 def pooled(low: Lowering, mask: fx.Node, block: int) -> fx.Node:
     """The mask with every block open that holds an open position; see `skipfx.ops.block_mask`."""
     return as_float(low.b, low.b.call(ops.block_mask, mask, block))
 
 
-def as_float(b: Builder, mask: fx.Node) -> fx.Node:
-    """A bool mask as 0 and 1."""
-    return b.call(aten.to.dtype, mask, torch.float32)
-
-
-def active_blocks(low: Lowering, site: Site) -> fx.Node | None:
-    """Blocks of a site that hold a position which reads something that changed; None where that is not known.
-
-    [1, 1, ceil(H / b), ceil(W / b)], or [1, 1, 1, 1] where all change together.
-    """
+def activate(low: Lowering, site: Site) -> ActiveSet | None:
+    """Where a site is computed: wherever something that it reads changed; None where that is not known."""
     size, window = extent(site.head), POINT if site.core is None else site.core.window
     sources = [(source, POINT) for source in site.operands if source.op != "get_attr"]
     if site.core is not None:
         sources.append((site.core.inputs[0], window))
-    found = []
-    for source, through in sources:
-        mask, own = changed(low, source), extent(source)
-        if mask is None:
-            return None
-        whole = own == (1, 1) != size
-        if through == POINT and own != size and not whole:
-            mask, own = _over(low.b, mask, size), size
-        found.append(mask if whole else reach(low.b, mask, through, size, site.block, own))
+    if window == POINT and site.block == 1 and (moves := _moves(low, [source for source, _ in sources], size)):
+        return _followers(low, site, moves)
+    found = [_read(low, site, source, through) for source, through in sources]
     if any(p >= (k - 1) * d + 1 for p, k, d in zip(window.padding, window.kernel, window.dilation, strict=True)):
         found.append(as_float(low.b, low.refresh))  # windows that read nothing but padding
-    every, grid = union(low.b, found), (-(-size[0] // site.block), -(-size[1] // site.block))
-    return every if len(found) == 1 and not whole else _over(low.b, every, grid)
+    known = [mask for mask in found if mask is not None]
+    if len(known) < len(found):
+        return None
+    mask = union(low.b, known)
+    if any(extent(source) == (1, 1) != size for source, _ in sources) or len(found) > len(sources):
+        mask = _over(low.b, mask, (-(-size[0] // site.block), -(-size[1] // site.block)))
+    return chosen(low, site, mask)
+
+
+def blocks_of(low: Lowering, site: Site, mask: fx.Node) -> fx.Node:
+    """The blocks of a site that hold an open position."""
+    size = extent(site.head)
+    return reach(low.b, mask, POINT, size, site.block, size)
+
+
+def chosen(low: Lowering, site: Site, mask: fx.Node) -> ActiveSet:
+    """The blocks of a site that a mask names."""
+    low.count(site, low.b.reshape(mask, -1))
+    border = low.borders.get(kind(site.head), 0) if site.block == 1 else 0
+    return active_set(low.b, mask, extent(site.head), site.block, border)
+
+
+def _moves(low: Lowering, sources: list[fx.Node], size: Pair) -> list[Moves]:
+    """What became of the positions of all sources; [] where that is not known of each."""
+    found = {run.node: low.moves.get(run.node) for source in sources for run in runs(low.gm, source)}
+    known = [moves for moves in found.values() if moves is not None and moves.size == size]
+    return known if len(known) == len(found) else []
+
+
+def _followers(low: Lowering, site: Site, moves: list[Moves]) -> ActiveSet:
+    """Single positions that read only values at the same position: those of them that moved."""
+    b, size, border = low.b, moves[0].size, moves[0].border
+    if len(moves) == 1:
+        low.count(site, as_float(b, moves[0].moved))
+        return ActiveSet(b.keep(moves[0].rows, moves[0].moved), size, 1, border)
+    mask = b.reshape(union(b, [each.mask(b) for each in moves]), -1)
+    low.count(site, mask)
+    every = torch.arange((size[0] + 2 * border) * (size[1] + 2 * border))
+    return ActiveSet(b.keep(b.constant(every), is_set(b, mask)), size, 1, border)
+
+
+def _read(low: Lowering, site: Site, source: fx.Node, window: Window) -> fx.Node | None:
+    """Blocks of a site that hold a position which reads something of a source that changed.
+
+    [1, 1, ceil(H / b), ceil(W / b)], or [1, 1, 1, 1] where all change together.
+    """
+    size, own = extent(site.head), extent(source)
+    marks = low.cells.get(source) or low.moves.get(source)
+    if marks is not None and (window != POINT or own == size):
+        return marks.reach(low.b, window, size, site.block)
+    mask = changed(low, source)
+    if mask is None or own == (1, 1) != size:
+        return mask
+    if window == POINT and own != size:
+        mask, own = _over(low.b, mask, size), size
+    return reach(low.b, mask, window, size, site.block, own)

@@ -4,7 +4,7 @@ A site is a materialised value (a core or none, and the pointwise operators behi
 with the gate that decides what of it is written. Everything else is computed whole, as it stands in the stream graph.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -61,7 +61,7 @@ def find_sites(gm: fx.GraphModule) -> list[Site]:
             if g.record(value).role == "local" and local(gm, value).family == "conv":
                 found.append(_site(gm, value, node))
         elif record.role == "frame":
-            found += [Site(node, gate, None, None, (), 1) for gate in own]
+            found += [Site(node, gate, None, None, (), 1) for gate in own if hold_test(gate)]
         elif _is_materialised(gm, node) and (own or not _is_gated(node)):
             found.append(_site(gm, node, own[0] if own else None))
     return [site for site in found if site is not None]
@@ -109,14 +109,34 @@ def mask_block(gate: fx.Node | None) -> int:
     return int(places[0]) if places else 1
 
 
+def hold_test(gate: fx.Node | None) -> fx.Node | None:
+    """The `changed` of a hold; None for a gate of another kind."""
+    node = None if gate is None else gate.args[0]
+    while isinstance(node, fx.Node) and node.target in (ops.block_mask, ops.dilate):
+        node = node.args[0]
+    return node if isinstance(node, fx.Node) and node.target is ops.changed else None
+
+
 def is_planar(node: fx.Node) -> bool:
     """Whether a value is kept planar: a frame, which comes in planes."""
     return g.record(base(node)).role == "frame"
 
 
-def borders(gm: fx.GraphModule, sites: list[Site]) -> dict[fx.Node, int]:
-    """How wide the zeros around each value must be for the convolutions that gather from it."""
-    found: dict[fx.Node, int] = {}
+Kind = tuple[bool, int, int]
+
+
+def kind(node: fx.Node) -> Kind:
+    """Whether a value is kept planar, and its height and width."""
+    _, _, height, width = g.value(node).shape
+    return is_planar(node), int(height), int(width)
+
+
+def borders(gm: fx.GraphModule, sites: list[Site]) -> dict[Kind, int]:
+    """How wide the zeros around maps must be for the convolutions that gather from them.
+
+    Maps of one kind have one border, so that one table numbers their rows.
+    """
+    found: dict[Kind, int] = {}
     for site in sites:
         if site.core is None:
             continue
@@ -126,29 +146,54 @@ def borders(gm: fx.GraphModule, sites: list[Site]) -> dict[fx.Node, int]:
             reach = (out - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis]
             needed = max(needed, window.padding[axis], reach - window.padding[axis] - (extent - 1))
         for part in runs(gm, source):
-            found[part.node] = max(found.get(part.node, 0), int(needed))
+            found[kind(part.node)] = max(found.get(kind(part.node), 0), int(needed))
     return found
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of channels of a value that is not itself a view."""
+    """A run of channels of a value that is not itself a view.
+
+    Attributes:
+        node: the value.
+        start: its first channel.
+        count: of channels.
+        lines: rows and columns of the value, for each row and column of what is made of it, where they differ.
+    """
 
     node: fx.Node
     start: int
     count: int
+    lines: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
-def runs(gm: fx.GraphModule, node: fx.Node) -> list[Run]:
-    """What a value is made of, seen through concatenations and slices."""
-    family = local(gm, node).family if g.record(node).role == "local" else ""
-    if family == "concat":
-        return [run for part in local(gm, node).inputs for run in runs(gm, part)]
-    count = int(g.value(node).shape[1])
-    if family != "slice":
-        return [Run(node, 0, count)]
-    found = local(gm, node)
-    return _cut(runs(gm, found.inputs[0]), found.attrs["start"], count)
+def runs(gm: fx.GraphModule, node: fx.Node, *, resized: bool = False) -> list[Run]:
+    """What a value is made of, seen through concatenations and slices.
+
+    Args:
+        gm: the graph.
+        node: the value.
+        resized: see through a resize that repeats lines, too.
+    """
+    if g.record(node).role != "local":
+        return [Run(node, 0, int(g.value(node).shape[1]))]
+    found, count = local(gm, node), int(g.value(node).shape[1])
+    if found.family == "concat":
+        return [run for part in found.inputs for run in runs(gm, part, resized=resized)]
+    if found.family == "slice":
+        return _cut(runs(gm, found.inputs[0], resized=resized), found.attrs["start"], count)
+    if resized and found.family == "resize" and (lines := repeated_lines(found)):
+        return [replace(run, lines=lines) for run in runs(gm, found.inputs[0])]
+    return [Run(node, 0, count)]
+
+
+def repeated_lines(found: Local) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The rows and columns that a resize repeats; None where it mixes them."""
+    taps = [found.attrs["rows"], found.attrs["columns"]]
+    if any(weights != [1.0] for axis in taps for _, weights in axis):
+        return None
+    rows, columns = (tuple(int(index[0]) for index, _ in axis) for axis in taps)
+    return rows, columns
 
 
 def _cut(whole: list[Run], start: int, count: int) -> list[Run]:
@@ -156,6 +201,6 @@ def _cut(whole: list[Run], start: int, count: int) -> list[Run]:
     for run in whole:
         low, high = max(start, position), min(start + count, position + run.count)
         if low < high:
-            found.append(Run(run.node, run.start + low - position, high - low))
+            found.append(replace(run, start=run.start + low - position, count=high - low))
         position += run.count
     return found

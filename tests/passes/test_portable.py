@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from skipfx.errors import CompileError
 from skipfx.options import Gate, Gumbel, Hold, InputNorm, OutputNorm
@@ -21,6 +22,7 @@ from tests.runtime.check import MARGIN, Net, margin, noise
 from tests.strategies import Sample, samples
 from tests.variants import Variants
 
+aten = torch.ops.aten
 HOLD = Hold(threshold=0.1, input_threshold=0.1)
 REFRESHED = (0, 4)
 
@@ -93,6 +95,38 @@ def test_every_gate_and_block(variants: Variants, gate: Gate, block: int) -> Non
     portable = check(gm, clip)
     assert portable.layers
     check(gm, clip, gather=False)
+
+
+class Resized(nn.Module):
+    """A 1x1 convolution that reads a value twice as large as what it is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.across = nn.Conv2d(3, 6, 3, padding=1)
+        self.joined = nn.Conv2d(14, 8, 1)
+        self.last = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = F.interpolate(F.silu(self.down(x)), scale_factor=2)
+        found: Tensor = self.last(F.silu(self.joined(torch.cat([large, F.silu(self.across(x))], 1))))
+        return found
+
+
+def test_repeated_lines_are_read_where_they_are() -> None:
+    clip = moving_clip(3, 24, 30)
+    portable = check(Variants(seeded(Resized()), clip[0]).stream(HOLD), clip)
+    assert not [node for node in portable.module.graph.nodes if "upsample" in str(node.target)]
+
+
+def test_layers_that_read_one_position_follow_the_positions_of_what_they_read() -> None:
+    clip = moving_clip(3, 24, 30)
+    model = seeded(
+        nn.Sequential(*(nn.Sequential(nn.Conv2d(c, 8, 1), nn.SiLU()) for c in (3, 8, 8)), nn.Conv2d(8, 4, 1))
+    )
+    graph = check(Variants(model, clip[0]).stream(HOLD), clip).module.graph
+    written: list[Any] = [node.args[0] for node in graph.find_nodes(op="call_function", target=aten.index_put.default)]
+    assert len(written) == 5 and all(node.op == "placeholder" for node in written)  # states, no masks
 
 
 @pytest.mark.parametrize("block", [1, 8])

@@ -1,0 +1,112 @@
+"""Holds a frame: finds the cells of it that changed, and writes those of their pixels that moved far enough.
+
+A frame is large and comes whole, so all of it is compared; what follows looks at cells of CELL x CELL pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import getitem
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from skipfx import ops
+from skipfx.passes.portable.builder import Builder
+from skipfx.passes.portable.grid import Pair, active_set, as_float, reach, union
+from skipfx.passes.portable.maps import CELL, Map, crop, pad
+from skipfx.passes.portable.sites import Site, mask_block
+from skipfx.passes.rules import POINT, Window
+
+if TYPE_CHECKING:
+    from skipfx.passes.portable.lower import Lowering
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where a frame changed.
+
+    Attributes:
+        map: the held frame.
+        distance: how far each pixel moved, [1, 1, high, wide], padded as the map is.
+        limit: what it must exceed, [1].
+        mask: cells that hold a pixel which does, [1, 1, high / CELL, wide / CELL].
+    """
+
+    map: Map
+    distance: fx.Node
+    limit: fx.Node
+    mask: fx.Node
+
+    def exact(self, b: Builder) -> fx.Node:
+        """The pixels that changed, [1, 1, H, W]."""
+        distance = crop(b, self.distance, self.map, (2, 3))
+        return as_float(b, b.call(aten.gt.Tensor, distance, self.limit))
+
+    def reach(self, b: Builder, window: Window, size: Pair, block: int) -> fx.Node:
+        """As `grid.reach`, by cells where all blocks read whole ones."""
+        kernel, stride = [], []
+        for k, d, s, p in zip(window.kernel, window.dilation, window.stride, window.padding, strict=True):
+            first, extent = self.map.border - p, (block - 1) * s + (k - 1) * d + 1
+            if first or block * s % CELL or extent % CELL:
+                return reach(b, self.exact(b), window, size, block, self.map.shape[1:])
+            kernel.append(extent // CELL)
+            stride.append(block * s // CELL)
+        through = Window((kernel[0], kernel[1]), (stride[0], stride[1]))
+        blocks, mask, cells = (-(-size[0] // block), -(-size[1] // block)), self.mask, [0, 0]
+        for axis, length in enumerate(self.map.padded):
+            cells[axis], read = length // CELL, (blocks[axis] - 1) * stride[axis] + kernel[axis]
+            if read < cells[axis]:
+                mask, cells[axis] = b.call(aten.slice.Tensor, mask, axis + 2, 0, read), read
+        return reach(b, mask, through, blocks, 1, (cells[0], cells[1]))
+
+
+def write_frame(low: Lowering, site: Site, gate: fx.Node, test: fx.Node) -> None:
+    """Writes the hold of a frame."""
+    b, found = low.b, low.new_map(site.seen)
+    former: Any = low.state(gate.args[2], found)  # type: ignore[arg-type]
+    new = pad(b, low.copies[site.head], found)
+    old = b.reshape(former.node, 1, found.shape[0], *found.padded)
+    distance = _distance(low, b.call(aten.abs.default, b.call(aten.sub.Tensor, new, old)), found, gate, test)
+    limit = low.limit(test)
+    cells = low.cells[site.seen] = Cells(found, distance, limit, _cells(b, distance, limit, found))
+    active = active_set(b, cells.mask, found.padded, CELL)
+    lines = torch.arange(CELL) * found.row
+    index = active.reads(b, POINT, 0, found.row, (lines + found.planes[:, None]).reshape(-1) // CELL, CELL)
+    fresh, held = (
+        b.reshape(b.take(rows, index), -1, found.shape[0], CELL * CELL)
+        for rows in (b.reshape(new, -1, CELL), former.node)
+    )
+    far = b.take(b.reshape(distance, -1, CELL), active.reads(b, POINT, 0, found.row, lines // CELL, CELL))
+    moved = b.call(aten.gt.Tensor, b.reshape(far, -1, 1, CELL * CELL), limit)
+    rows = b.reshape(b.call(aten.where.self, moved, fresh, held), -1, CELL)
+    found.rows = former.following = b.put(former.node, b.reshape(index, -1), rows)
+    low.maps[site.seen] = found
+
+
+def _distance(low: Lowering, delta: fx.Node, found: Map, gate: fx.Node, test: fx.Node) -> fx.Node:
+    """What decides on each pixel, [1, 1, high, wide]; dilated in place of the mask, which says the same.
+
+    A maximum over planes is one of parts, since ONNX Runtime reduces over planes slowly.
+    """
+    b = low.b
+    planes = b.call(aten.split_with_sizes.default, delta, [1] * found.shape[0], 1)
+    distance = union(b, [b.call(getitem, planes, index) for index in range(found.shape[0])])
+    for user in test.users:
+        if user.target is ops.dilate:
+            size: Any = user.args[1]
+            distance = b.call(aten.max_pool2d.default, distance, [size] * 2, [1, 1], [size // 2] * 2)
+    block = mask_block(gate)
+    if block > 1:
+        distance = pad(b, b.call(ops.block_maximum, crop(b, distance, found, (2, 3)), block), found)
+    return distance
+
+
+def _cells(b: Builder, distance: fx.Node, limit: fx.Node, found: Map) -> fx.Node:
+    high, wide = found.padded
+    bands = b.call(aten.amax.default, b.reshape(distance, high // CELL, CELL, wide), [1])
+    largest = b.call(aten.max_pool2d.default, b.reshape(bands, 1, 1, high // CELL, wide), [1, CELL], [1, CELL])
+    return as_float(b, b.call(aten.gt.Tensor, largest, limit))
