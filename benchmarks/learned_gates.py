@@ -103,7 +103,7 @@ def learned(net: nn.Module, seed: int, steps: int, gate: Gate, beta: float) -> l
     torch.set_num_threads(1)
     skip = transform(net, example(), gate=gate)
     length = 1 if isinstance(gate, DynConv) else CLIP
-    options = TrainOptions(steps=steps, rate=RATE, gate_rate=20 / steps, beta=beta, every=steps, seed=seed)
+    options = TrainOptions(steps=steps, rate=RATE, beta=beta, every=steps, seed=seed)
     fit(skip, batches(clips_of(TRAINING), seed + 100, FRAMES // length, length), segmentation_loss, options)
     found = measure(skip, seed)
     return [replace(found, gate=f"{found.gate}, beta {beta:g}")]

@@ -26,10 +26,8 @@ class Training(Given):
 
     steps: Annotated[int | None, option("--steps", "Batches to train on.", "1000")] = None
     rate: Annotated[float | None, option("--rate", "Learning rate of the network.", "1e-4")] = None
-    gate_rate: Annotated[
-        float | None, option("--gate-rate", "Learning rate of the gates, about 20 / steps.", "2e-2")
-    ] = None
-    beta: Annotated[float | None, option("--beta", "Factor on the price of open gates.", "1")] = None
+    gate_rate: Annotated[float | None, option("--gate-rate", "Learning rate of the gates.", "20 / steps")] = None
+    beta: Annotated[float | None, option("--beta", "Factor on the price of open gates.", "0.1; dynconv 10")] = None
     every: Annotated[int | None, option("--every", "Steps between two checkpoints.", "100")] = None
     precision: Annotated[str | None, option("--precision", "float32, or bfloat16 (mixed).", "float32")] = None
     seed: Annotated[int | None, option("--seed", "Of the noise.", "0")] = None

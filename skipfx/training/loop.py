@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from skipfx.errors import TrainingError, UsageError
 from skipfx.model import SkipModel
-from skipfx.options import Options, Positive
+from skipfx.options import DynConv, Options, Positive
 from skipfx.training.checkpoint import Row, resume, write
 from skipfx.training.loss import gate_loss, open_share
 from skipfx.training.rates import falling, parameter_groups
@@ -29,9 +29,10 @@ class TrainOptions(Options):
     Attributes:
         steps: batches to train on, in every process.
         rate: learning rate of the network; all rates fall to 0 over the last fifth (`rates.falling`).
-        gate_rate: learning rate of the gates, see `rates.parameter_groups`. Some ten logits lie between a gate that is
-            open and one that is shut, so about 20 / steps.
-        beta: factor on `skipfx.gate_loss`.
+        gate_rate: learning rate of the gates, see `rates.parameter_groups`. None: 20 / steps, because some ten logits
+            lie between a gate that is open and one that is shut.
+        beta: factor on `skipfx.gate_loss`. None: 0.1 for Gumbel gates, where it trades accuracy for cost; 10 for
+            DynConv, whose price is the distance from a budget.
         every: steps between two checkpoints, each with a row of the log; a killed training loses no more.
         precision: of the arithmetic; "bfloat16" is PyTorch's automatic mixed precision.
         seed: of the noise; every process has noise of its own.
@@ -39,8 +40,8 @@ class TrainOptions(Options):
 
     steps: Count = 1000
     rate: Positive = 1e-4
-    gate_rate: Positive = 2e-2
-    beta: Positive = 1.0
+    gate_rate: Positive | None = None
+    beta: Positive | None = None
     every: Count = 100
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -91,11 +92,12 @@ def fit(
         ArtifactError: the folder holds the checkpoint of another training.
         TrainingError: the loss is no longer finite.
     """
-    optimizer = torch.optim.Adam(parameter_groups(skip, options.rate, options.gate_rate))
+    gate_rate, beta = _usual(skip, options)
+    optimizer = torch.optim.Adam(parameter_groups(skip, options.rate, gate_rate))
     start, rows = resume(folder, skip, optimizer, options)
     schedule = LambdaLR(optimizer, lambda step: falling(step / options.steps), last_epoch=start - 1)
     torch.manual_seed(options.seed + start * _processes() + _rank())
-    loss_of: nn.Module = ClipLoss(skip, task, options.beta)
+    loss_of: nn.Module = ClipLoss(skip, task, beta)
     if dist.is_initialized():
         loss_of = DistributedDataParallel(loss_of)
     skip.train()
@@ -112,6 +114,15 @@ def fit(
                 write(folder, skip, optimizer, options, rows)
     skip.eval()
     return rows
+
+
+def _usual(skip: SkipModel, options: TrainOptions) -> tuple[float, float]:
+    """The rate of the gates and the factor on their price, as given or as they usually are."""
+    beta = 10.0 if isinstance(skip.options.gate, DynConv) else 0.1
+    return (
+        20 / options.steps if options.gate_rate is None else options.gate_rate,
+        beta if options.beta is None else options.beta,
+    )
 
 
 def _step(

@@ -15,7 +15,8 @@ import torch
 
 def clips():
     torch.manual_seed(1)
-    return [(torch.rand(1, 3, 3, 32, 48), torch.zeros(1, 3, 4, 32, 48))]
+    still, moving = torch.rand(1, 1, 3, 32, 48), torch.rand(1, 3, 3, 32, 48)
+    return [(still + 0.02 * moving, torch.zeros(1, 3, 4, 32, 48))]
 
 def loss(outputs, target):
     return (outputs - target).square().mean()
