@@ -2,12 +2,13 @@
 
 A small network (`benchmarks.segmentation`) is trained once for each seed; then every gate is put on it, and measured on
 walkers and vehicles that nothing learned from. Norm and hold gates give a curve over their thresholds; they need no
-training, so the network trains on without them for as many frames as it does with Gumbel gates. DynConv's masks take
-away most of what the blocks do, and get more steps.
+training, so the network trains on without them, on the same batches at the same rate as with Gumbel gates. DynConv's
+masks take away most of what the blocks do, and get more steps.
 """
 
 import argparse
 import json
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -18,14 +19,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from benchmarks.meter import metered
-from benchmarks.segmentation import HELD_OUT, TRAINING, SmallNet, batches, clips_of, segmentation_loss, trained
+from benchmarks.segmentation import HELD_OUT, TRAINING, Data, SmallNet, batches, clips_of, segmentation_loss, trained
 from skipfx.demo.network import mean_iou
 from skipfx.model import SkipModel
 from skipfx.options import Block, DynConv, Gate, Gumbel, Hold, InputNorm, OutputNorm
 from skipfx.training.loop import TrainOptions, fit
 from skipfx.training.loss import open_share
+from skipfx.training.rates import falling
 from skipfx.transformation import transform
 
 FRAMES, CLIP = 16, 8  # of a batch; of a clip, for gates that look at residuals
@@ -36,7 +39,8 @@ UNTRAINED: list[tuple[Gate, Block]] = [  # with the side of the mask's blocks
     *((Hold(threshold=t, input_threshold=12 / 255), 1) for t in (0.1, 0.2, 0.4)),
     *((InputNorm(eps=e), 1) for e in (0.03, 0.06, 0.1)),
     *((OutputNorm(eps=e), 1) for e in (0.6, 1.0, 1.4, 2.0)),
-    *((OutputNorm(eps=e), block) for block in (4, 8) for e in (1.4, 2.0, 3.0, 4.5)),
+    *((OutputNorm(eps=e), 4) for e in (1.4, 2.0, 3.0, 4.5)),
+    *((OutputNorm(eps=e), 8) for e in (1.4, 2.0, 3.0, 4.5, 6.0)),
 ]
 LEARNED: list[tuple[Gate, float]] = [  # with the factor on their price
     *((Gumbel(block=block), beta) for block in (1, 4, 8) for beta in (0.1, 0.03)),
@@ -68,15 +72,15 @@ class Point:
 @torch.no_grad()
 def measure(skip: SkipModel, seed: int) -> Point:
     """Accuracy and cost of a model on held-out clips."""
-    clips, classes = clips_of(HELD_OUT)
+    frames, classes = clips_of(HELD_OUT)
     gate, total, budget = skip.options.gate, skip.report.total_macs, None
     if isinstance(gate, DynConv):  # of single images
-        outputs = skip.forward_clip(clips.flatten(0, 1)[:, None]).view(*clips.shape[:2], -1, *clips.shape[3:])
+        outputs = skip.forward_clip(frames.flatten(0, 1)[:, None]).unflatten(0, frames.shape[:2])[:, :, 0]
         budget = open_share(skip)
         gated = sum(item.dense for item in skip.spent[0])
         macs = budget * gated + total - gated
     else:
-        outputs, macs = metered(skip, clips)
+        outputs, macs = metered(skip, frames)
     iou = mean_iou(outputs.argmax(2).flatten(0, 1).numpy(), classes.flatten(0, 1).numpy())
     if gate == DENSE:
         return Point("dense", "dense 1", seed, iou, 1.0)
@@ -88,13 +92,14 @@ def start(seed: int, steps: int) -> nn.Module:
     """The network that all gates of a seed are put on."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    return trained(SmallNet(), seed, steps, FIRST_RATE, FRAMES)
+    frames = batches(clips_of(TRAINING), seed, FRAMES, 1)
+    return trained(SmallNet().train(), frames, steps, FIRST_RATE, lambda o: OneCycleLR(o, FIRST_RATE, steps))
 
 
 def untrained(net: nn.Module, seed: int, steps: int) -> list[Point]:
-    """Norm and hold gates, on the network as it is after a few steps more."""
+    """Norm and hold gates, on the network as it is when it went on without gates."""
     torch.set_num_threads(1)
-    longer = trained(net, seed + 100, steps, RATE, FRAMES)
+    longer = trained(net, clips(seed, CLIP), steps, RATE, lambda o: LambdaLR(o, lambda step: falling(step / steps)))
     return [measure(transform(longer, example(), gate=gate, block=block), seed) for gate, block in UNTRAINED]
 
 
@@ -102,11 +107,15 @@ def learned(net: nn.Module, seed: int, steps: int, gate: Gate, beta: float) -> l
     """A gate that learns, from the same network."""
     torch.set_num_threads(1)
     skip = transform(net, example(), gate=gate)
-    length = 1 if isinstance(gate, DynConv) else CLIP
     options = TrainOptions(steps=steps, rate=RATE, beta=beta, every=steps, seed=seed)
-    fit(skip, batches(clips_of(TRAINING), seed + 100, FRAMES // length, length), segmentation_loss, options)
+    fit(skip, clips(seed, 1 if isinstance(gate, DynConv) else CLIP), segmentation_loss, options)
     found = measure(skip, seed)
     return [replace(found, gate=f"{found.gate}, beta {beta:g}")]
+
+
+def clips(seed: int, length: int) -> Iterator[Data]:
+    """Batches of as many frames as ever, in clips."""
+    return batches(clips_of(TRAINING), seed + 100, FRAMES // length, length)
 
 
 def example() -> tuple[Tensor]:

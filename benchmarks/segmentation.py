@@ -1,7 +1,7 @@
 """A task that fits on two cores: a small network segments walkers and vehicles before four fixed cameras."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
@@ -18,6 +18,7 @@ TRAINING, HELD_OUT = range(16), range(100, 103)  # periods of a scene: each has 
 LENGTH = 30  # frames of each
 
 Data = tuple[Tensor, Tensor]
+Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 class SmallNet(nn.Module):
@@ -69,15 +70,15 @@ def segmentation_loss(outputs: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), target.flatten(0, 1))
 
 
-def trained(net: nn.Module, seed: int, steps: int, rate: float, frames: int) -> nn.Module:
-    """The network after `steps` batches of single frames; the one given stays as it is."""
-    net = copy.deepcopy(net).train()
+def trained(net: nn.Module, data: Iterator[Data], steps: int, rate: float, schedule: Schedule) -> nn.Module:
+    """The network after `steps` batches, trained in the mode it is in; the one given stays as it is."""
+    net = copy.deepcopy(net)
     optimizer = torch.optim.Adam(net.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
-    for _, (clip, target) in zip(range(steps), batches(clips_of(TRAINING), seed, frames, 1), strict=False):
-        loss = segmentation_loss(net(clip[:, 0])[:, None], target)
+    rates = schedule(optimizer)
+    for _, (clips, target) in zip(range(steps), data, strict=False):
+        loss = segmentation_loss(net(clips.flatten(0, 1))[None], target.flatten(0, 1)[None])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        schedule.step()
+        rates.step()
     return net.eval()
