@@ -3,6 +3,7 @@
     view(transpose(view(x)))          ->  rearrange(x)
     f(rearrange(x)), f pointwise      ->  rearrange(f(x))
     linear(permute(x)) over channels  ->  permute(conv2d(x))     (`skipfx.passes.sink_operators`)
+    cat([x, y]) along rows, columns   ->  pad(x) + pad(y)
 
 Arithmetic sinks through a move where the moved value is no feature map, so that it becomes one, or has no other
 reader, so that it is computed with what made it. A move back to the former place cancels out. What remains is a move
@@ -51,7 +52,13 @@ class CollectMoves(Pass):
             if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
                 continue
             with gm.graph.inserting_before(node):
-                plain = _joined(gm, node) or _collected(gm, node) or unstacked(gm, node) or sunk(gm, node)
+                plain = (
+                    _joined(gm, node)
+                    or _laid_out(gm, node)
+                    or _collected(gm, node)
+                    or unstacked(gm, node)
+                    or sunk(gm, node)
+                )
             if plain is not None:
                 node.replace_all_uses_with(plain)
                 gm.graph.erase_node(node)
@@ -128,3 +135,22 @@ def _joined(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     joined = g.insert(gm.graph, aten.cat.default, (list(parts), 1), node, "unknown")
     steps = (("reshape.default", (1, len(parts), *shape[1:])), ("movedim.int", 1, dim))
     return g.insert(gm.graph, ops.rearrange, (joined, steps), node, "unknown")
+
+
+def _laid_out(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """cat(maps) along rows or columns, as a sum of maps that are zero where the others lie."""
+    args = g.arguments(node) if node.target is aten.cat.default else {"dim": 1}
+    if args["dim"] % 4 < 2 or not g.is_map(node) or not all(map(g.is_map, args["tensors"])):
+        return None
+    axis, start, found = args["dim"] % 4, 0, None
+    for part in args["tensors"]:
+        end = start + g.value(part).shape[axis]
+        sides = (start, g.value(node).shape[axis] - end)
+        steps = (("constant_pad_nd.default", sides if axis == 3 else (0, 0, *sides), 0.0),)
+        constant, start = g.parameter(gm, part), end
+        if constant is None:
+            placed = moved(gm.graph, part, steps, node)
+        else:
+            placed = g.add_parameter(gm, f"{part.name}_placed", ops.rearrange(constant, steps), part)
+        found = placed if found is None else g.insert(gm.graph, aten.add.Tensor, (found, placed), node, "unknown")
+    return found

@@ -15,10 +15,9 @@ from skipfx import ops
 from skipfx.expr import Expr
 from skipfx.passes.lower_gate import conv_gates, gate_steps, refuse_unlowered
 from skipfx.passes.lower_island import island
-from skipfx.passes.lower_layout import Layout, base
+from skipfx.passes.lower_layout import Layout, base, is_reshape
 from skipfx.passes.lower_mask import covered_step, find_masks
 from skipfx.passes.lower_step import compute_step, gate_of, layer_name, operand
-from skipfx.passes.rules.move import in_order
 from skipfx.plan import Compute, Emit, Gate, Ingest, Keep, Pair, Plan, Segment, Source, Step, View
 
 COPY: Expr = ("input", 0)
@@ -43,7 +42,7 @@ class Lowering:
         self.layout = Layout(gm, self.gates.keys() | self.masks.nodes | halves, halves)
         self.level = _levels(gm.graph)
         self.depth = max(self.level.values(), default=0)
-        islands = [(node, depth) for node, depth in self.level.items() if _is_island(node) and not _is_reshape(node)]
+        islands = [(node, depth) for node, depth in self.level.items() if _is_island(node) and not is_reshape(node)]
         self.islands = [[node for node, depth in islands if depth == k] for k in range(self.depth + 1)]
         self.steps: list[list[Step]] = [[] for _ in range(self.depth + 1)]
         self.arrays_in: list[list[tuple[str, int | str]]] = [[] for _ in range(self.depth + 1)]
@@ -142,7 +141,7 @@ class Lowering:
         return ("value", source.name)
 
     def _output(self, node: fx.Node) -> tuple[int, int] | str:
-        source = base(node.args[0] if _is_reshape(node) else node)  # type: ignore[arg-type]
+        source = base(node.args[0] if is_reshape(node) else node)  # type: ignore[arg-type]
         if source in self.layout.views:
             return (self.depth, self._emit(source, self.depth, tuple(g.value(node).shape)))
         return source.name
@@ -150,15 +149,6 @@ class Lowering:
 
 def _is_island(node: fx.Node) -> bool:
     return g.record(node).role == "island"
-
-
-def _is_reshape(node: fx.Node) -> bool:
-    """Whether a value is an output of the model that is a map in another shape: then no island needs to make it."""
-    if node.target is not ops.rearrange or any(user.op != "output" for user in node.users):
-        return False
-    source, steps = node.args
-    known = isinstance(source, fx.Node) and g.record(base(source)).role in ("local", "frame")
-    return known and in_order(tuple(g.value(source).shape), steps)  # type: ignore[arg-type]
 
 
 def _levels(graph: fx.Graph) -> dict[fx.Node, int]:

@@ -12,6 +12,7 @@ from torch import fx
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.passes.rules import local
+from skipfx.passes.rules.move import in_order
 from skipfx.plan import Buffer, Floats, Pair, Source, View
 
 
@@ -30,6 +31,15 @@ def readers(node: fx.Node) -> list[fx.Node]:
     for user in node.users:
         found += readers(user) if user.target is ops.select and user.args[1] is node else [user]
     return found
+
+
+def is_reshape(node: fx.Node) -> bool:
+    """Whether a value is an output of the model that is a map in another shape: then no island needs to make it."""
+    if node.target is not ops.rearrange or any(user.op != "output" for user in node.users):
+        return False
+    source, steps = node.args
+    known = isinstance(source, fx.Node) and g.record(base(source)).role in ("local", "frame")
+    return known and in_order(tuple(g.value(source).shape), steps)  # type: ignore[arg-type]
 
 
 @dataclass

@@ -68,6 +68,8 @@ def operand(layout: Layout, node: fx.Node) -> View | Floats:
 def _window(layout: Layout, core: Local, size: Pair) -> Source:
     """Where a core reads; a change there makes a position active."""
     view = layout.views[base(core.inputs[0])]
+    if core.attrs.get("turned"):
+        return Source(view.maps, "whole")
     if core.family in ("resize", "move"):
         rows, columns = (tuple(tuple(map(int, t[0])) for t in core.attrs[axis]) for axis in ("rows", "columns"))
         return Source(view.maps, "taps", rows=rows, columns=columns)

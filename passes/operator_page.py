@@ -67,8 +67,11 @@ def page() -> str:
         f"Does nothing in inference, and is removed: {_names(GONE_WHEN_CANONICAL)}.\n",
         "## Dense\n",
     ]
-    rows = [f"| `{name}` | {reason} |" for name, reason in sorted(WHOLE.items())]
-    table = "\n".join(["| operator | why |", "|---|---|", *rows])
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in sorted(WHOLE.items()):
+        by_reason.setdefault(reason, []).append(f"`{name}`")
+    rows = [f"| {', '.join(names)} | {reason} |" for reason, names in by_reason.items()]
+    table = "\n".join(["| operators | why |", "|---|---|", *rows])
     return "\n".join(
         [*parts, table, "", "Any other operator: skipfx does not know it as an operator on positions.", ""]
     )

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.options import TransformOptions
+from skipfx.passes.lower_layout import is_reshape
 from skipfx.passes.rules import Local, local
 from skipfx.recipe import Recipe
 from skipfx.report import ACTIVITIES, FULL_COST, NAMED_LAYERS, Island, Layer, LearnedGate, Report
@@ -20,7 +21,7 @@ def survey(gm: fx.GraphModule) -> tuple[tuple[Layer, ...], tuple[Island, ...]]:
     layers = tuple(_layer(node, local(gm, node), reach) for node in calls if g.record(node).role == "local")
     reasons: dict[str, list[fx.Node]] = {}
     for node in calls:
-        if g.record(node).role == "island":
+        if g.record(node).role == "island" and not is_reshape(node):
             reasons.setdefault(g.record(node).reason, []).append(node)
     islands = [_island(reason, nodes) for reason, nodes in reasons.items()]
     return layers, tuple(sorted(islands, key=lambda island: -island.macs))
@@ -30,7 +31,8 @@ def dense_ends(gm: fx.GraphModule) -> tuple[str, ...]:
     """The modules or nodes of a classified graph behind which all is dense."""
     tail: set[fx.Node] = set()
     for node in reversed(gm.graph.nodes):
-        if g.record(node).role == "island" and all(user in tail or user.op == "output" for user in node.users):
+        ends = all(user in tail or user.op == "output" for user in node.users)
+        if g.record(node).role == "island" and ends and not is_reshape(node):
             tail.add(node)
     fronts = [node for node in gm.graph.nodes if g.record(node).role == "local" and tail & set(node.users)]
     return tuple(dict.fromkeys(_name_of_value(node) for node in fronts))

@@ -79,6 +79,23 @@ def samples(draw: st.DrawFn, islands: bool = True) -> Sample:
     return Sample(model, moving_clip(*first, length=5, seed=draw(st.integers(0, 99)), noise=noise))
 
 
+@st.composite
+def changes(draw: st.DrawFn, *shapes: Shape, length: int = 4) -> list[Frames]:
+    """A clip of which each frame changes at a set of positions of its own: none, some, a rectangle, all."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    clip: list[Frames] = [tuple(torch.randn(1, *shape, generator=generator) for shape in shapes)]
+    for share in draw(st.lists(st.sampled_from([0.0, 0.03, 0.3, 1.0]), min_size=length, max_size=length)):
+        in_rectangle, frames = draw(st.booleans()), []
+        for shape, before in zip(shapes, clip[-1], strict=True):
+            marked = torch.rand(shape[1:], generator=generator) < share
+            if in_rectangle:
+                rows, columns = (torch.rand(size, generator=generator).argsort() < share * size for size in shape[1:])
+                marked = rows.sort()[0][:, None] & columns.sort()[0]
+            frames.append(torch.where(marked, torch.randn(before.shape, generator=generator), before))
+        clip.append(tuple(frames))
+    return clip
+
+
 def _source(draw: st.DrawFn, plan: _Plan) -> int:
     """A value so far, the latest ones more often."""
     return max(draw(st.integers(0, len(plan.shapes) - 1)), draw(st.integers(0, len(plan.shapes) - 1)))

@@ -45,9 +45,9 @@ def _torchvision(family: str, name: str, where: str = "torchvision.models", **mo
     return Architecture(f"torchvision/{name}", family, "convolutional", factory)
 
 
-def _detector(family: str, name: str) -> Architecture:
+def _detector(family: str, name: str, shape: tuple[int, int, int] = (3, 128, 160)) -> Architecture:
     factory = _call(f"{OWN}.packages:DetectorMaps", name=name)
-    return Architecture(f"torchvision/{name}", family, "convolutional", factory)
+    return Architecture(f"torchvision/{name}", family, "convolutional", factory, shape)
 
 
 def _transformers(
@@ -167,7 +167,7 @@ SEGMENTATION = [
 
 DETECTION = [
     _own("YOLO", "detection", "Yolo"),
-    _detector("SSD", "ssd300_vgg16"),
+    _detector("SSD", "ssd300_vgg16", (3, 300, 300)),
     _detector("SSDLite", "ssdlite320_mobilenet_v3_large"),
     _detector("RetinaNet", "retinanet_resnet50_fpn"),
     _detector("FCOS", "fcos_resnet50_fpn"),

@@ -4,6 +4,8 @@ Where each value comes from is read off PyTorch itself, by moving numbers. The m
 output's row (and channel), the column on its column (and channel): then three tables hold all of it,
 
     place of y[c, p, q] = rows[p] + columns[q] + channels[c],  each a (row, column, channel).
+
+A transposed picture has such tables too; there any change makes every position active, and those that changed go on.
 """
 
 from functools import lru_cache
@@ -27,7 +29,7 @@ MAX_READS = 1 << 14  # lines read by all output lines of an axis together
 
 @rule(ops.rearrange)
 def move(gm: fx.GraphModule, node: fx.Node) -> Local:
-    """Moves of rows, columns and channels: pads of any kind, flips, rolls, crops, strided slices, shuffles.
+    """Moves of rows, columns and channels: pads, flips, rolls, crops, strided slices, shuffles, transposed pictures.
 
     Constant, reflect, replicate and circular padding; flip, roll, crop; strided slices and index lists; repeat; pixel
     shuffle and unshuffle, space to depth, channel shuffle; reshapes and permutations that amount to one of these.
@@ -38,9 +40,11 @@ def move(gm: fx.GraphModule, node: fx.Node) -> Local:
         return Local("move", (source,))  # the registry says what is wrong with it
     shape = tuple(g.value(source).shape)
     tables = _tables(shape, steps)
-    rows, columns = (_taps(tables[axis], tables[2], axis, shape[2 + axis]) for axis in (0, 1))
+    turned = _is_turned(tables)
+    rows, columns = (_taps(tables[i], tables[2], axis, shape[2 + axis]) for i, axis in enumerate((turned, not turned)))
     _, fill = origins(shape, steps)
-    return Local("move", (source,), attrs={"rows": rows, "columns": columns, "tables": tables, "number": fill})
+    attrs = {"rows": rows, "columns": columns, "tables": tables, "number": fill, "turned": turned}
+    return Local("move", (source,), attrs=attrs)
 
 
 def is_local(shape: tuple[int, ...], steps: tuple[Any, ...]) -> bool:
@@ -96,13 +100,19 @@ def _tables(shape: tuple[int, ...], steps: tuple[Any, ...]) -> Tables:
     places = np.stack([kept // width % height, kept % width, kept // (height * width)])  # [3, C, H, W]
     corner = places[:, :1, :1, :1]
     by_channel, by_row, by_column = places[:, :, :1, :1], places[:, :1, :, :1] - corner, places[:, :1, :1, :] - corner
-    if not np.array_equal(places, by_channel + by_row + by_column) or by_row[1].any() or by_column[0].any():
+    crossed, straight = by_row[1].any() or by_column[0].any(), by_row[0].any() or by_column[1].any()
+    if not np.array_equal(places, by_channel + by_row + by_column) or (crossed and straight):
         raise Refuse("values that change rows with columns or mix the picture")
     return (
         _places(by_row[:, 0, :, 0], rows),
         _places(by_column[:, 0, 0, :], columns),
         _places(by_channel[:, :, 0, 0], np.ones(len(found[0]), bool)),
     )
+
+
+def _is_turned(tables: Tables) -> bool:
+    """Whether rows come from columns."""
+    return any(place and place[1 - axis] for axis in (0, 1) for place in tables[axis])
 
 
 def _places(found: Integers, kept: NDArray[np.bool_]) -> tuple[Place | None, ...]:

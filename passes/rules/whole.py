@@ -7,6 +7,8 @@ STATISTICS = "takes its statistics over the whole picture, so any change changes
 PRODUCT = "a product of two values that both depend on the frame, or over more than the channels"
 ORDER = "puts values of the whole picture in order"
 FROM_FRAME = "reads places that are computed from the frame"
+TRUTH = "true and false are made at the end, of a map of floats"
+NO_MAP = "works on a value that is no feature map [1, C, H, W]"
 LINE = "works along a sequence, not over rows and columns"
 
 # name of the ATen operator -> why it is not local
@@ -70,13 +72,16 @@ WHOLE: dict[str, str] = {
     "randn_like": "random numbers are new on every frame",
     "bernoulli": "random numbers are new on every frame",
     "integer": "whole numbers are made at the end, of a map of floats",
-    "gt": "true and false are made at the end, of a map of floats",
-    "lt": "true and false are made at the end, of a map of floats",
-    "ge": "true and false are made at the end, of a map of floats",
-    "le": "true and false are made at the end, of a map of floats",
-    "eq": "true and false are made at the end, of a map of floats",
-    "ne": "true and false are made at the end, of a map of floats",
+    "getitem": "one of several results of a dense operator",
 }
+WHOLE |= dict.fromkeys(("gt", "lt", "ge", "le", "eq", "ne"), TRUTH)
+WHOLE |= dict.fromkeys(
+    ("__and__", "__or__", "__xor__", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"), TRUTH
+)
+WHOLE |= dict.fromkeys(("logical_and", "logical_or", "logical_xor", "logical_not"), TRUTH)
+WHOLE |= dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"), NO_MAP)
+WHOLE |= dict.fromkeys(("permute", "transpose", "t", "movedim", "select", "unbind", "stack", "roll", "flip"), NO_MAP)
+WHOLE["_native_batch_norm_legit_no_training"] = f"batch norm {NO_MAP}"
 
 
 def name_of(target: Any) -> str:

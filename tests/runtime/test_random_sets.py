@@ -1,0 +1,179 @@
+"""Operators equal PyTorch's at random sizes, options and active sets.
+
+Code depends on the kinds of operators alone: the same operators stand first in every network here, so that one compiled
+module serves all.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.networks import Frames, seeded
+from tests.runtime.check import EXACT, TOLERANCE, Net, assert_agrees, noise
+from tests.runtime.test_kernels_pointwise import ALL, _arithmetic, _truths, _two_operands
+from tests.strategies import changes
+
+SIZES = st.integers(1, 13)
+FOUND = settings(phases=(Phase.generate,))  # an example is small as it is
+FEW = settings(FOUND, max_examples=3)
+CHANNELS = 6
+Operator = Callable[[Tensor], Tensor]
+
+
+class Around(nn.Module):
+    """The operators, each behind a convolution, after one of every kind of kernel."""
+
+    def __init__(self, operators: list[Operator]) -> None:
+        super().__init__()
+        self.operators = operators
+        self.conv = seeded(nn.Conv2d(3, CHANNELS, 1))
+        wide = [nn.Conv2d(CHANNELS, 16 * vectors, 1) for vectors in (1, 2, 3)]
+        self.convs = seeded(nn.ModuleList([*wide, nn.Conv2d(CHANNELS, CHANNELS, 1, groups=CHANNELS)]))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.conv(x)
+        kinds = [conv(x) for conv in self.convs] + [F.relu(conv(x)) for conv in self.convs]
+        kinds += [
+            F.max_pool2d(x, 1),
+            F.avg_pool2d(x, 1),
+            F.interpolate(x, scale_factor=3.0),
+            x.flip(1),
+            torch.cat([x, x], 1),
+        ]
+        return [*kinds, *(operator(x) for operator in self.operators)]
+
+
+def check(operators: list[Operator], clip: list[Frames]) -> None:
+    """The operators as a stream computes them, beside PyTorch."""
+    engine = assert_agrees(Around(operators).eval(), clip, 3 * TOLERANCE, gate=EXACT)
+    assert not engine.program.info["report"]["islands"]
+
+
+@FOUND
+@given(st.data())
+def test_pools(data: st.DataObject) -> None:
+    """Maxima, means with and without the padding counted, and LP norms, with ceil mode and dilation."""
+    size = data.draw(st.integers(2, 13)), data.draw(st.integers(2, 13))
+    kernel = data.draw(st.integers(1, min(4, *size))), data.draw(st.integers(1, min(4, *size)))
+    stride = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    padding = data.draw(st.integers(0, kernel[0] // 2)), data.draw(st.integers(0, kernel[1] // 2))
+    ceil, fits = data.draw(st.booleans()), 2 * max(kernel) - 1 <= min(size)
+    dilation = data.draw(st.integers(1, 2)) if fits else 1
+    pools: list[Operator] = [
+        lambda x: F.max_pool2d(x, kernel, stride, padding, dilation, ceil),
+        lambda x: F.avg_pool2d(x, kernel, stride, padding, ceil, count_include_pad=False),
+        lambda x: F.avg_pool2d(x, kernel, stride, padding, ceil, count_include_pad=True),
+        lambda x: F.avg_pool2d(x, kernel, stride, padding, ceil, divisor_override=3),
+        lambda x: F.lp_pool2d(x, 2.0, 2, ceil_mode=ceil),
+        lambda x: F.adaptive_avg_pool2d(x, kernel),
+    ]
+    check(pools, data.draw(changes((3, *size))))
+
+
+@FOUND
+@given(st.data())
+def test_resizes(data: st.DataObject) -> None:
+    """Nearest, bilinear and bicubic, by factor and by size, both corner conventions."""
+    size, target = (data.draw(SIZES), data.draw(SIZES)), (data.draw(SIZES), data.draw(SIZES))
+    factor = data.draw(st.sampled_from([1.5, 2, 3])), data.draw(st.sampled_from([1, 2, 2.5]))
+    resizes: list[Operator] = []
+    for how in ({"size": target}, {"scale_factor": factor}):
+        resizes += [
+            lambda x, how=how, mode=mode: F.interpolate(x, **how, mode=mode) for mode in ("nearest", "nearest-exact")
+        ]  # type: ignore[misc]
+        resizes += [
+            lambda x, how=how, mode=mode, corners=corners: F.interpolate(x, **how, mode=mode, align_corners=corners)  # type: ignore[misc]
+            for mode in ("bilinear", "bicubic")
+            for corners in (False, True)
+        ]
+    check(resizes, data.draw(changes((3, *size))))
+
+
+@FOUND
+@given(st.data())
+def test_transposed_convolutions(data: st.DataObject) -> None:
+    size, stride = (data.draw(SIZES), data.draw(SIZES)), (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
+    kernel, dilation = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))), data.draw(st.integers(1, 2))
+    layer = nn.ConvTranspose2d(
+        CHANNELS, CHANNELS, kernel, stride, dilation=dilation, groups=data.draw(st.sampled_from([1, 2, CHANNELS])),
+        padding=tuple(data.draw(st.integers(0, (k - 1) * dilation // 2)) for k in kernel),
+        output_padding=tuple(data.draw(st.integers(0, max(s, dilation) - 1)) for s in stride),
+        bias=data.draw(st.booleans()),
+    )  # fmt: skip
+    check([nn.Sequential(layer, nn.ReLU()).requires_grad_(False)], data.draw(changes((3, *size))))
+
+
+@FOUND
+@given(st.data())
+def test_pads(data: st.DataObject) -> None:
+    """Every kind of padding, also with sides of its own before a convolution and a pool."""
+    size = data.draw(st.integers(2, 13)), data.draw(st.integers(2, 13))
+    sides = [data.draw(st.integers(0, min(3, size[axis] - 1))) for axis in (1, 1, 0, 0)]
+    value, weight = data.draw(st.sampled_from([0.0, 0.7])), noise(4, CHANNELS, 2, 2)
+    pads: list[Operator] = [
+        lambda x: F.pad(x, sides, mode="reflect"),
+        lambda x: F.pad(x, sides, mode="replicate"),
+        lambda x: F.pad(x, sides, mode="circular"),
+        lambda x: F.pad(x, sides, value=value),
+        lambda x: F.conv2d(F.pad(x, sides), weight),
+        lambda x: F.max_pool2d(F.pad(x, [min(side, 1) for side in sides], value=-torch.inf), 2, 2),
+        lambda x: F.pad(x, [-side // 2 for side in sides]),
+    ]
+    check(pads, data.draw(changes((3, *size))))
+
+
+@FOUND
+@given(st.data())
+def test_slices_flips_and_shuffles(data: st.DataObject) -> None:
+    size = 2 * data.draw(st.integers(1, 6)), 2 * data.draw(st.integers(1, 6))
+    top, left = (data.draw(st.integers(0, extent - 1)) for extent in size)
+    steps = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    chosen = data.draw(st.lists(st.integers(0, CHANNELS - 1), min_size=1, max_size=8))
+    turned = data.draw(st.sets(st.integers(1, 3)))
+    moves: list[Operator] = [
+        lambda x: x[:, :, top :: steps[0], left :: steps[1]],
+        lambda x: x[:, chosen, top:, : left + 1],
+        lambda x: x[:, top % CHANNELS :],
+        lambda x: F.relu(x.flip(sorted(turned))),
+        lambda x: x.roll((top, -left), (2, 3)),
+        lambda x: F.pixel_unshuffle(x, 2),
+        lambda x: F.pixel_shuffle(torch.cat([x, x], 1)[:, :8], 2),
+        lambda x: x[:, :, [top, 0, top]],
+        lambda x: x.transpose(2, 3)[:, :, left:],
+        lambda x: torch.cat([x, x[:, :, top:], x], 2)[..., left:],
+        lambda x: torch.cat([x, x.rot90(2, (2, 3)), x[..., : left + 1]], 3),
+    ]
+    check(moves, data.draw(changes((3, *size))))
+
+
+@FEW
+@given(st.data())
+def test_activations(data: st.DataObject) -> None:
+    """All of them, in the module that their own test compiles."""
+    net = Net(
+        lambda m, x: [function(conv(x)) for function, conv in zip(ALL, m.convs, strict=True)],
+        convs=nn.ModuleList(nn.Conv2d(3, 17, 1) for _ in ALL),
+    )
+    assert_agrees(net, data.draw(changes((3, data.draw(SIZES), data.draw(SIZES)), length=3)), gate=EXACT)
+
+
+@FEW
+@given(st.data())
+def test_arithmetic(data: st.DataObject) -> None:
+    """Between maps, parameters and numbers; of two and three operands; comparisons and choices."""
+    size = data.draw(SIZES), data.draw(SIZES)
+    parts: dict[str, Any] = {
+        "a": nn.Conv2d(3, 17, 1), "b": nn.Conv2d(2, 17, 1), "one": nn.Conv2d(3, 1, 1), "positive": nn.Conv2d(3, 1, 1),
+        "pixel": nn.Conv2d(2, 17, size), "positive_pixel": nn.Conv2d(2, 17, size), "channel": noise(17, 1, 1),
+        "scalar": torch.tensor(0.7), "map_of_one": noise(1, 1, 1, 1),
+    }  # fmt: skip
+    assert_agrees(Net(_arithmetic, **parts), data.draw(changes((3, *size), (2, *size))), gate=EXACT)
+    clip = data.draw(changes((3, *size)))
+    for body in (_two_operands, _truths):
+        net = Net(body, a=nn.Conv2d(3, 18, 1), b=nn.Conv2d(3, 18, 1), channel=noise(18, 1, 1))
+        assert_agrees(net, clip, 10 * TOLERANCE, gate=EXACT)
