@@ -139,11 +139,13 @@ def _joined(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _laid_out(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """cat(maps) along rows or columns, as a sum of maps that are zero where the others lie."""
-    args = g.arguments(node) if node.target is aten.cat.default else {"dim": 1}
-    if args["dim"] % 4 < 2 or not g.is_map(node) or not all(map(g.is_map, args["tensors"])):
+    if node.target is not aten.cat.default or not g.is_map(node):
         return None
-    axis, start, found = args["dim"] % 4, 0, None
-    for part in args["tensors"]:
+    args = g.arguments(node)
+    parts, axis, start, found = args["tensors"], args["dim"] % 4, 0, None
+    if axis < 2 or not all(map(g.is_map, parts)):
+        return None
+    for part in parts:
         end = start + g.value(part).shape[axis]
         sides = (start, g.value(node).shape[axis] - end)
         steps = (("constant_pad_nd.default", sides if axis == 3 else (0, 0, *sides), 0.0),)

@@ -5,6 +5,7 @@ module serves all.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,9 +32,10 @@ class Around(nn.Module):
     def __init__(self, operators: list[Operator]) -> None:
         super().__init__()
         self.operators = operators
-        self.conv = seeded(nn.Conv2d(3, CHANNELS, 1))
+        self.conv = nn.Conv2d(3, CHANNELS, 1)
         wide = [nn.Conv2d(CHANNELS, 16 * vectors, 1) for vectors in (1, 2, 3)]
-        self.convs = seeded(nn.ModuleList([*wide, nn.Conv2d(CHANNELS, CHANNELS, 1, groups=CHANNELS)]))
+        self.convs = nn.ModuleList([*wide, nn.Conv2d(CHANNELS, CHANNELS, 1, groups=CHANNELS)])
+        seeded(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.conv(x)
@@ -81,16 +83,10 @@ def test_resizes(data: st.DataObject) -> None:
     """Nearest, bilinear and bicubic, by factor and by size, both corner conventions."""
     size, target = (data.draw(SIZES), data.draw(SIZES)), (data.draw(SIZES), data.draw(SIZES))
     factor = data.draw(st.sampled_from([1.5, 2, 3])), data.draw(st.sampled_from([1, 2, 2.5]))
-    resizes: list[Operator] = []
-    for how in ({"size": target}, {"scale_factor": factor}):
-        resizes += [
-            lambda x, how=how, mode=mode: F.interpolate(x, **how, mode=mode) for mode in ("nearest", "nearest-exact")
-        ]  # type: ignore[misc]
-        resizes += [
-            lambda x, how=how, mode=mode, corners=corners: F.interpolate(x, **how, mode=mode, align_corners=corners)  # type: ignore[misc]
-            for mode in ("bilinear", "bicubic")
-            for corners in (False, True)
-        ]
+    kinds: list[dict[str, Any]] = [{"mode": "nearest"}, {"mode": "nearest-exact"}]
+    kinds += [{"mode": mode, "align_corners": corners} for mode in ("bilinear", "bicubic") for corners in (False, True)]
+    extents: list[dict[str, Any]] = [{"size": target}, {"scale_factor": factor}]
+    resizes: list[Operator] = [partial(F.interpolate, **extent, **how) for how in kinds for extent in extents]
     check(resizes, data.draw(changes((3, *size))))
 
 
@@ -99,12 +95,13 @@ def test_resizes(data: st.DataObject) -> None:
 def test_transposed_convolutions(data: st.DataObject) -> None:
     size, stride = (data.draw(SIZES), data.draw(SIZES)), (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
     kernel, dilation = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))), data.draw(st.integers(1, 2))
-    layer = nn.ConvTranspose2d(
-        CHANNELS, CHANNELS, kernel, stride, dilation=dilation, groups=data.draw(st.sampled_from([1, 2, CHANNELS])),
-        padding=tuple(data.draw(st.integers(0, (k - 1) * dilation // 2)) for k in kernel),
-        output_padding=tuple(data.draw(st.integers(0, max(s, dilation) - 1)) for s in stride),
-        bias=data.draw(st.booleans()),
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "padding": tuple(data.draw(st.integers(0, (k - 1) * dilation // 2)) for k in kernel),
+        "output_padding": tuple(data.draw(st.integers(0, max(s, dilation) - 1)) for s in stride),
+        "groups": data.draw(st.sampled_from([1, 2, CHANNELS])),
+        "bias": data.draw(st.booleans()),
+    }
+    layer = nn.ConvTranspose2d(CHANNELS, CHANNELS, kernel, stride, dilation=dilation, **options)
     check([nn.Sequential(layer, nn.ReLU()).requires_grad_(False)], data.draw(changes((3, *size))))
 
 
