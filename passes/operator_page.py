@@ -91,10 +91,10 @@ def _family(module: ModuleType) -> str:
         public = [target for target in targets if target not in ops.OPS]
         operators = f": {_names(public)}" if public else ""
         lines.append(f"* {_first(function)}{operators}.")
-    refusals = sorted(set(_refusals(module)))
-    if refusals:
+    reasons = sorted(set(refusals(module)))
+    if reasons:
         lines += ["", "Dense, with this reason, where it is", ""]
-        lines += [f"* {reason}" for reason in refusals]
+        lines += [f"* {reason}" for reason in reasons]
     return "\n".join([*lines, ""])
 
 
@@ -112,7 +112,7 @@ def _first(documented: Any) -> str:
     return text.rstrip(".:")
 
 
-def _refusals(module: ModuleType) -> Iterator[str]:
+def refusals(module: ModuleType) -> Iterator[str]:
     """The reasons that a file of rules may give, with ... for what depends on the model."""
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refuse":

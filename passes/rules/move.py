@@ -90,7 +90,7 @@ def _tables(shape: tuple[int, ...], steps: tuple[Any, ...]) -> Tables:
     """The three tables; None as row or column for the fill."""
     found, _ = origins(shape, steps)
     if found.ndim != 4 or len(found) != 1:
-        raise Refuse("a result that is no map [1, C, H, W]")
+        raise Refuse(f"lays the picture out as {list(found.shape)}, which is no map [1, C, H, W]")
     _, _, height, width = shape
     inside = found[0] >= 0
     rows, columns = inside.any((0, 2)), inside.any((0, 1))
