@@ -1,7 +1,7 @@
 """Counts in PyTorch what gates let through: the multiply-accumulates of every convolution, and of the gates that learn.
 
-A learned gate is charged where it has to be evaluated: at positions whose window holds a residual that is not zero.
-The norms of norm and hold gates multiply nothing and are not charged.
+A learned gate is charged where it has to be evaluated: at positions whose window holds a residual that is not zero, and
+once more where it holds a part of the reference that moved. Norms multiply nothing and are not charged.
 """
 
 from typing import Any

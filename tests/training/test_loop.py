@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from skipfx.errors import ArtifactError, OptionError, TrainingError, UsageError
 from skipfx.model import SkipModel
 from skipfx.options import DynConv, Gate, Gumbel, Hold
+from skipfx.passes.gate_convolutions import is_gate_parameter
 from skipfx.training.checkpoint import CHECKPOINT, LOG
 from skipfx.training.loop import TrainOptions, fit
 from skipfx.training.loss import open_share
@@ -124,6 +125,14 @@ def test_a_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert last["param_groups"] == first["param_groups"] and last["param_groups"][0]["lr"] == 0
     again = fit(model(Gumbel()), clips(), task, OPTIONS, tmp_path / "part")
     assert again == rows and sorted(p.name for p in (tmp_path / "part").iterdir()) == [CHECKPOINT, LOG]
+
+
+def test_gates_train_beside_a_frozen_network() -> None:
+    skip = transform(seeded(Small()).requires_grad_(False), (clips()[0][0][0, :1],), gate=Gumbel())
+    before = {name: value.clone() for name, value in skip.named_parameters()}
+    fit(skip, clips(), task, OPTIONS)
+    for name, value in skip.named_parameters():
+        assert torch.equal(value, before[name]) != is_gate_parameter(name)
 
 
 def test_wrong_trainings_are_refused(tmp_path: Path) -> None:
