@@ -24,14 +24,14 @@ Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedule
 class SmallNet(nn.Module):
     """A stem at stride 2, two residual blocks there and two at stride 4, both merged. RGB in 0..1 to class logits."""
 
-    def __init__(self) -> None:
-        """Build the network with random weights."""
+    def __init__(self, width: int = 1) -> None:
+        """Build the network with random weights, `width` times as many channels."""
         super().__init__()
-        relu = nn.ReLU()
-        self.stem = nn.Sequential(ConvBlock(3, 16, relu, stride=2), Residual(16, relu), Residual(16, relu))
-        self.deep = nn.Sequential(ConvBlock(16, 24, relu, stride=2), Residual(24, relu), Residual(24, relu))
-        self.merge = ConvBlock(40, 16, relu)
-        self.head = nn.Conv2d(16, len(CLASSES), 1)
+        relu, fine, deep = nn.ReLU(), 16 * width, 24 * width
+        self.stem = nn.Sequential(ConvBlock(3, fine, relu, stride=2), Residual(fine, relu), Residual(fine, relu))
+        self.deep = nn.Sequential(ConvBlock(fine, deep, relu, stride=2), Residual(deep, relu), Residual(deep, relu))
+        self.merge = ConvBlock(deep + fine, fine, relu)
+        self.head = nn.Conv2d(fine, len(CLASSES), 1)
 
     def forward(self, frame: Tensor) -> Tensor:
         """Map frames [B, 3, H, W] to logits [B, len(CLASSES), H, W]."""

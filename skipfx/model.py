@@ -162,13 +162,26 @@ class SkipModel(nn.Module):
         own, new = (dict(skip.graph_module.named_parameters()) for skip in (self, other))
         if [(n, p.shape) for n, p in own.items()] != [(n, p.shape) for n, p in new.items()]:
             raise CaptureError(f"sizes: at {size} the model is another network: transform and compile it for each size")
-        with torch.no_grad():
-            for name, parameter in new.items():
-                parameter.copy_(own[name])
-        other.recapture = self.recapture
+        self._hand_on(other)
         if self.preprocess is not None:
             other.preprocess = self.preprocess.model_copy(update={"size": tuple(size)})
         return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SkipModel:
+        """A model with parameters of its own; the captured program, which nothing writes to, is shared."""
+        other = memo[id(self)] = SkipModel(self.program, self.recipe, r.classify(self.program, self.options.exclude))
+        r.own_parameters(other.graph_module)
+        self._hand_on(other)
+        other.preprocess = self.preprocess
+        return other.to(self._device()).train(self.training)
+
+    @torch.no_grad()
+    def _hand_on(self, other: SkipModel) -> None:
+        """Gives a model of the same network what this one has learned."""
+        own = dict(self.graph_module.named_parameters())
+        for name, parameter in other.graph_module.named_parameters():
+            parameter.copy_(own[name]).requires_grad_(own[name].requires_grad)
+        other.recapture = self.recapture
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Writes a `.skip.pt2` file: the captured program, the recipe and, with learned gates, the weights beside it.

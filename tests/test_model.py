@@ -1,5 +1,6 @@
 """`SkipModel`: functional, in the model's own structure, clear about wrong input."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch.export import ExportedProgram
 from skipfx.capture import capture
 from skipfx.errors import FrameError
 from skipfx.model import SkipModel
-from skipfx.options import Hold, InputNorm
+from skipfx.options import Gumbel, Hold, InputNorm
 from skipfx.transformation import transform
 from tests.networks import Branches, TwoFrames, branches_clip, moving_clip, seeded
 
@@ -115,6 +116,20 @@ class _Echo(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.conv(x), x[0]
+
+@pytest.mark.parametrize("gate", [GATE, Gumbel()], ids=["hold", "gumbel"])
+def test_a_copy_computes_the_same_and_has_parameters_of_its_own(program: ExportedProgram, frame: Tensor, gate: Any) -> None:
+    skip = transform(program, gate=gate)
+    twin = copy.deepcopy(skip.train())
+    assert twin.training
+    before = [parameter.clone() for parameter in skip.graph_module.parameters()]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            twin(frame, twin.init_state()), skip(frame, skip.init_state()), rtol=0, atol=0
+        )
+        for parameter in twin.graph_module.parameters():
+            parameter.add_(1)
+    assert all(map(torch.equal, before, skip.graph_module.parameters()))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.active import close
+from skipfx.runtime.kernels.active import STRETCH, close
 from skipfx.runtime.kernels.conv import offset
 from skipfx.runtime.kernels.lanes import fold
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, SHIFT, TILE, Cell, Column, SourceColumn
@@ -80,19 +80,41 @@ def open_block(mem: Any, row: Any, top: Any, left: Any, rows: Any, columns: Any,
 
 
 @T.inline
+def look(mem: Any, row: Any, top: Any, left: Any, rows: Any, columns: Any, marks: Any, opened: Any) -> None:
+    """Opens one block if a score of it is new and any exceeds the limit; `marks` says which are new."""
+    pitch = T.Bind(mem.c[row + K.MAP_ROW])
+    fresh = T.Bind(mem.n[T.int64(Cell.REFRESH)])
+    seen = T.alloc_buffer((1,), "uint8")
+    seen[0] = T.Cast("uint8", fresh)
+    for j in range(rows):
+        for x in range(columns):
+            seen[0] = seen[0] | mem.m[marks + j * pitch + x]
+    if seen[0] > 0:
+        scores = T.Bind(mem.c[row + K.OUT] + top * mem.c[row + K.OUT_ROW] + left * mem.c[row + K.OUT_PIXEL])
+        largest = T.alloc_buffer((1,), "float32")
+        largest[0] = T.float32(-FLT_MAX)
+        for j in range(rows):
+            for x in range(columns):
+                found = T.Bind(mem.a[scores + j * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL]])
+                largest[0] = T.max(largest[0], found)
+        if T.Or(fresh > 0, largest[0] > mem.w[mem.c[row + K.THRESHOLD]]):
+            open_block(mem, row, top, left, rows, columns, scores)
+            opened[0] = opened[0] + rows * columns
+
+
+@T.inline
 def open_blocks(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Marks the blocks with a computed score in which any score exceeds the limit, and zeroes their scores.
 
-    A task has rows of blocks of its own. A refresh opens everything.
+    A task has rows of blocks of its own. A refresh opens everything. Stretches without a new score cost one look.
     """
     block = T.Bind(mem.c[row + K.BLOCK])
     height = T.Bind(mem.c[row + K.HEIGHT])
     width = T.Bind(mem.c[row + K.WIDTH])
+    pitch = T.Bind(mem.c[row + K.MAP_ROW])
     fresh = T.Bind(T.Cast("uint8", mem.n[T.int64(Cell.REFRESH)]))
     flags = T.Bind(mem.c[mem.c[row + K.SOURCES] + S.FLAGS])
     computed = T.Bind(mem.c[mem.c[row + K.SOURCES] + S.MAP])
-    pitch = T.Bind(mem.c[mem.c[row + K.SOURCES] + S.MAP_ROW])
-    limit = T.Bind(mem.w[mem.c[row + K.THRESHOLD]])
     bands = T.Bind((height + block - 1) // block)
     low = T.Bind(bands * task // tasks)
     opened = T.alloc_buffer((1,), "int64")
@@ -104,27 +126,17 @@ def open_blocks(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: An
         some[0] = fresh
         for j in range(rows):
             some[0] = some[0] | mem.m[flags + top + j]
-        if some[0] > 0:
-            for k in range((width + block - 1) // block):
-                left = T.Bind(k * block)
-                columns = T.Bind(T.min(block, width - left))
-                marks = T.Bind(computed + top * pitch + left)
-                scores = T.Bind(mem.c[row + K.OUT] + top * mem.c[row + K.OUT_ROW] + left * mem.c[row + K.OUT_PIXEL])
-                seen = T.alloc_buffer((1,), "uint8")
-                seen[0] = fresh
-                for j in range(rows):
-                    for x in range(columns):
-                        seen[0] = seen[0] | mem.m[marks + j * pitch + x]
-                if seen[0] > 0:
-                    largest = T.alloc_buffer((1,), "float32")
-                    largest[0] = T.Select(fresh > 0, T.float32(FLT_MAX), T.float32(-FLT_MAX))
-                    for j in range(rows):
-                        for x in range(columns):
-                            found = T.Bind(mem.a[scores + j * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL]])
-                            largest[0] = T.max(largest[0], found)
-                    if T.Or(fresh > 0, largest[0] > limit):
-                        open_block(mem, row, top, left, rows, columns, scores)
-                        opened[0] = opened[0] + rows * columns
+        for stretch in range(T.Select(some[0] > 0, (width + (STRETCH - 1)) // STRETCH, T.int64(0))):
+            left = T.Bind(stretch * STRETCH)
+            length = T.Bind(T.min(width - left, T.int64(STRETCH)))
+            marks = T.Bind(computed + top * pitch + left)
+            some[0] = fresh
+            for j in range(rows):
+                for x in range(length):
+                    some[0] = some[0] | mem.m[marks + j * pitch + x]
+            for k in range(T.Select(some[0] > 0, (length + block - 1) // block, T.int64(0))):
+                columns = T.Bind(T.min(block, length - k * block))
+                look(mem, row, top, left + k * block, rows, columns, marks + k * block, opened)
     mem.n[mem.c[row + K.COUNT] + task] = opened[0]
 
 
