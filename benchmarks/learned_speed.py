@@ -13,6 +13,7 @@ what their carries take, and mask units included.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from rich.table import Table
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from benchmarks.report import ASIDE, CONSOLE, compared, parser
 from benchmarks.segmentation import (
@@ -91,10 +93,17 @@ def networks(folder: Path, width: int, steps: int) -> dict[str, SkipModel]:
         if not path.exists():
             ASIDE.print(f"training {name}")
             torch.manual_seed(0)
-            net = net or trained(SmallNet(width), 0, steps, FIRST_RATE, FRAMES)
+            net = net or dense(width, steps)
             learned(net, gate, beta, steps).save(path)
         found[name] = SkipModel.load(path)
     return found
+
+
+def dense(width: int, steps: int) -> nn.Module:
+    """The network that the gates are put on."""
+    frames = batches(clips_of(TRAINING), 0, FRAMES, 1)
+    schedule = partial(OneCycleLR, max_lr=FIRST_RATE, total_steps=steps)
+    return trained(SmallNet(width).train(), frames, steps, FIRST_RATE, schedule)
 
 
 def learned(net: nn.Module, gate: Gate, beta: float, steps: int) -> SkipModel:

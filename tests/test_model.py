@@ -117,16 +117,17 @@ class _Echo(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.conv(x), x[0]
 
+
 @pytest.mark.parametrize("gate", [GATE, Gumbel()], ids=["hold", "gumbel"])
-def test_a_copy_computes_the_same_and_has_parameters_of_its_own(program: ExportedProgram, frame: Tensor, gate: Any) -> None:
+def test_a_copy_computes_the_same_and_has_its_own_parameters(
+    program: ExportedProgram, frame: Tensor, gate: Any
+) -> None:
     skip = transform(program, gate=gate)
     twin = copy.deepcopy(skip.train())
     assert twin.training
     before = [parameter.clone() for parameter in skip.graph_module.parameters()]
     with torch.no_grad():
-        torch.testing.assert_close(
-            twin(frame, twin.init_state()), skip(frame, skip.init_state()), rtol=0, atol=0
-        )
+        torch.testing.assert_close(twin(frame, twin.init_state()), skip(frame, skip.init_state()), rtol=0, atol=0)
         for parameter in twin.graph_module.parameters():
             parameter.add_(1)
     assert all(map(torch.equal, before, skip.graph_module.parameters()))
