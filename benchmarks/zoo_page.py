@@ -20,8 +20,9 @@ HEAD = """# Architectures that were tried
     python -m benchmarks.zoo_page zoo.jsonl > docs/zoo.md
 
 Every architecture has random weights. It is captured, transformed with all thresholds 0, compiled, and run on a
-synthetic clip of 10 frames in which a patch moves over a still picture; frames are 3 x 128 x 160 unless the architecture asks for something else. Detectors of torchvision are taken up to their maps,
-before anchors and non-maximum suppression.
+synthetic clip of 10 frames in which a patch moves over a still picture; frames are 3 x 128 x 160 unless the
+architecture asks for something else. Detectors of torchvision are taken up to their maps, before anchors and
+non-maximum suppression.
 
 * *sparse*: share of the multiply-accumulates of a dense frame that are computed only where something changed;
 * *active*: share of those that the clip needed after its first frame;
