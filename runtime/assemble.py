@@ -80,9 +80,11 @@ class Assembler:
             elif isinstance(step, Open):
                 self._open(step)
         given = len(self.rows)
-        changed = [cell for step in segment.steps if isinstance(step, Emit) for cell in self._emit(step, out_at)]
+        emits = [step for step in segment.steps if isinstance(step, Emit)]
+        last = tuple(step.array for step in emits if self._is_channels_last(step, segment))
+        changed = [cell for step in emits for cell in self._emit(step, out_at, step.array in last)]
         runs = (computed - first, given - computed, len(self.rows) - given)
-        return Call(first * int(K.NUMBERS), *runs, in_at[-1], out_at[-1], tuple(changed))
+        return Call(first * int(K.NUMBERS), *runs, in_at[-1], out_at[-1], tuple(changed), last)
 
     @staticmethod
     def _offsets(sizes: list[int]) -> list[int]:
@@ -207,13 +209,19 @@ class Assembler:
         row[K.SOURCES], row[K.SOURCE_COUNT] = self.memory.sources((Source(step.scores.maps),))
         row[K.BLOCK] = step.block
 
-    def _emit(self, step: Emit, out_at: list[int]) -> list[int]:
+    def _is_channels_last(self, step: Emit, segment: Segment) -> bool:
+        """Whether an array may lie as the map does: an output in the map's own shape, which no island reads."""
+        buffer = self.plan.buffers[step.view.buffer]
+        own = (step.view.channels, buffer.height, buffer.width)
+        return segment is self.plan.segments[-1] and not segment.island and segment.arrays_out[step.array][1:] == own
+
+    def _emit(self, step: Emit, out_at: list[int], channels_last: bool) -> list[int]:
         """Returns the cells that count the changes of what is emitted."""
         view, buffer = step.view, self.plan.buffers[step.view.buffer]
         row = self._row(Op.EMIT)
         row[K.HEIGHT], row[K.WIDTH], row[K.CHANNELS] = buffer.height, buffer.width, view.channels
         row[K.IN], row[K.IN_ROW], row[K.IN_PIXEL] = self.memory.place(view)
-        row[K.ARRAY] = out_at[step.array]
+        row[K.ARRAY], row[K.OUT_PIXEL] = out_at[step.array], view.channels if channels_last else 1
         row[K.DIRTY] = self.memory.bytes(buffer.height * (buffer.width + 1))
         self.memory.need_spots(buffer.width)
         self.memory.need_line(buffer.width)

@@ -45,6 +45,7 @@ class Call:
         takes, computes, gives: how many take in, compute, give out, in this order.
         f_size, o_size: floats of the arrays taken in and given out.
         changed: cells of `n` that count the changes of the emitted arrays.
+        channels_last: numbers of the emitted arrays that lie as [H, W, C] in memory on a CPU.
     """
 
     begin: int
@@ -54,6 +55,7 @@ class Call:
     f_size: int
     o_size: int
     changed: tuple[int, ...]
+    channels_last: tuple[int, ...]
 
     @property
     def rows(self) -> int:

@@ -12,7 +12,7 @@ from skipfx.runtime.native import tensor, use_threads
 from skipfx.runtime.outputs import OutputSlots, on_host
 
 if TYPE_CHECKING:
-    from skipfx.runtime.engine import Engine
+    from skipfx.runtime.engine import Engine, Part
 
 Array = NDArray[Any]
 EMPTY = np.zeros(1, np.float32)
@@ -129,12 +129,12 @@ class Stream(BaseStream):
         chained = any(values[key] is not self._values.get(key) for key in earlier)
         if known and not changed and not chained and not self._n[Cell.REFRESH]:
             return
-        emitted = _split(given, part.arrays_out)
+        emitted = _split(given, part)
         inputs = [emitted[key] if kind == "array" else values[key] for kind, key in part.island.inputs]  # type: ignore[index]
         values.update(runner(inputs))
 
     def _leaves(self, array: Array, values: dict[str, Array]) -> list[Array]:
-        emitted = _split(array, self.engine.program.parts[-1].arrays_out)
+        emitted = _split(array, self.engine.program.parts[-1])
         leaves = []
         for key in self.engine.program.outputs:
             leaf = (values[key] if isinstance(key, str) else emitted[key[1]]).view()
@@ -159,10 +159,14 @@ def _joined(arrays: list[Array]) -> Array:
     return np.concatenate([array.reshape(-1) for array in arrays])
 
 
-def _split(array: Array, shapes: tuple[tuple[int, ...], ...]) -> list[Array]:
+def _split(array: Array, part: "Part") -> list[Array]:
+    """The arrays that a part emitted, [1, C, H, W] whatever the order in memory."""
     parts, start = [], 0
-    for shape in shapes:
-        size = int(np.prod(shape))
-        parts.append(array[start : start + size].reshape(shape))
-        start += size
+    for number, shape in enumerate(part.arrays_out):
+        one = array[start : start + int(np.prod(shape))]
+        if number in part.call.channels_last:
+            parts.append(one.reshape(shape[0], *shape[2:], shape[1]).transpose(0, 3, 1, 2))
+        else:
+            parts.append(one.reshape(shape))
+        start += one.size
     return parts

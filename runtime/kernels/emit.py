@@ -1,4 +1,4 @@
-"""Feature maps out: the positions that an output array lacks, from [positions, channels] to [C, H, W].
+"""Feature maps out: the positions that an output array lacks, as they lie in the map, or to [C, H, W] for islands.
 
 The host keeps more than one output array, so that a caller may keep the last result while the next is made. Each has a
 bit in a dirty map: a change sets all bits, writing to one array clears that array's bit.
@@ -16,8 +16,18 @@ S = SourceColumn
 
 
 @T.inline
+def lacking(mem: Any, row: Any, y: Any, full: Any, slot: Any, wanted: Any, columns: Any, found: Any) -> None:
+    """Lists the columns of a row that the output array lacks."""
+    width = T.Bind(mem.c[row + K.WIDTH])
+    line = T.Bind(mem.c[row + K.DIRTY] + y * width)
+    for x in range(width):
+        mem.s[wanted + x] = T.Select(full + T.Cast("int64", mem.m[line + x] & slot) > 0, T.uint8(1), T.uint8(0))
+    compact(mem, mem.s, wanted, width, T.int64(0), columns, found)
+
+
+@T.inline
 def whole_row(mem: Any, row: Any, y: Any) -> None:
-    """All positions of a row, in squares of LANES channels x LANES positions."""
+    """All positions of a row to an array of planes, in squares of LANES channels x LANES positions."""
     width = T.Bind(mem.c[row + K.WIDTH])
     channels = T.Bind(mem.c[row + K.CHANNELS])
     pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
@@ -36,30 +46,41 @@ def whole_row(mem: Any, row: Any, y: Any) -> None:
 
 
 @T.inline
-def changed_columns(mem: Any, row: Any, y: Any, columns: Any, wanted: Any, slot: Any) -> None:
-    """The positions of a row that the output array lacks."""
+def planes(mem: Any, row: Any, y: Any, columns: Any, count: Any) -> None:
+    """Some positions of a row, to an array of planes."""
     width = T.Bind(mem.c[row + K.WIDTH])
     channels = T.Bind(mem.c[row + K.CHANNELS])
-    line = T.Bind(mem.c[row + K.DIRTY] + y * width)
-    found = T.alloc_buffer((1,), "int64")
-    found[0] = T.int64(0)
-    for x in range(width):
-        mem.s[wanted + x] = T.Select((mem.m[line + x] & slot) > 0, T.uint8(1), T.uint8(0))
-    compact(mem, mem.s, wanted, width, T.int64(0), columns, found)
     pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
     pixel = T.Bind(mem.c[row + K.IN_PIXEL])
     plane = T.Bind(mem.c[row + K.HEIGHT] * width)
     out = T.Bind(mem.c[row + K.ARRAY] + y * width)
     for block in range(channels // LANES):
-        for k in range(found[0]):
+        for k in range(count):
             x = T.Bind(mem.q[columns + k])
             for v in T.unroll(LANES):
                 mem.o[out + (block * LANES + v) * plane + x] = mem.a[pixels + x * pixel + block * LANES + v]
     tail = T.Bind(channels // LANES * LANES)
     for rest in range(channels - tail):
-        for k in range(found[0]):
+        for k in range(count):
             x = T.Bind(mem.q[columns + k])
             mem.o[out + (tail + rest) * plane + x] = mem.a[pixels + x * pixel + tail + rest]
+
+
+@T.inline
+def positions(mem: Any, row: Any, y: Any, columns: Any, count: Any) -> None:
+    """Some positions of a row, to an array that lies as the map does."""
+    channels = T.Bind(mem.c[row + K.CHANNELS])
+    pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
+    pixel = T.Bind(mem.c[row + K.IN_PIXEL])
+    out = T.Bind(mem.c[row + K.ARRAY] + y * mem.c[row + K.WIDTH] * channels)
+    tail = T.Bind(channels // LANES * LANES)
+    for k in range(count):
+        x = T.Bind(mem.q[columns + k])
+        for block in range(channels // LANES):
+            for v in T.vectorized(LANES):
+                mem.o[out + x * channels + block * LANES + v] = mem.a[pixels + x * pixel + block * LANES + v]
+        for rest in range(channels - tail):
+            mem.o[out + x * channels + tail + rest] = mem.a[pixels + x * pixel + tail + rest]
 
 
 @T.inline
@@ -75,6 +96,7 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pane
     wanted = T.Bind(task * LINES * mem.c[row + K.LINE])
     low = T.Bind(height * task // tasks)
     for i in range(height * (task + 1) // tasks - low):
+        found = T.alloc_buffer((1,), "int64")
         y = T.Bind(low + i)
         flag = T.Bind(dirty + height * width + y)
         line = T.Bind(dirty + y * width)
@@ -90,10 +112,14 @@ def emit(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pane
                 for x in range(width):
                     mem.m[line + x] = mem.m[line + x] | T.Select(mem.m[changes + x] > 0, T.uint8(255), T.uint8(0))
         if T.Or(full > 0, (mem.m[flag] & slot) > 0):
-            if full > 0:
+            found[0] = T.int64(0)
+            lacking(mem, row, y, full, slot, wanted, columns, found)
+            if mem.c[row + K.OUT_PIXEL] > 1:
+                positions(mem, row, y, columns, found[0])
+            elif found[0] == width:
                 whole_row(mem, row, y)
             else:
-                changed_columns(mem, row, y, columns, wanted, slot)
+                planes(mem, row, y, columns, found[0])
             for x in range(width):
                 mem.m[line + x] = mem.m[line + x] & ~slot
             mem.m[flag] = mem.m[flag] & ~slot
