@@ -1,7 +1,7 @@
 """Gives pools one form: a window over rows and columns.
 
 1. A mean, sum or maximum over all rows or columns is a pool whose window is that line. One over both is a pool over
-   each row and then one over the results: only rows that hold a change are read again. So squeeze-and-excite stays
+   blocks and then one over the results: only blocks that hold a change are read again. So squeeze-and-excite stays
    sparse: its scale is a map of one position, and the block changes where that scale moves by more than its threshold.
 2. Adaptive pooling to a size that divides the picture has one window for all positions.
 """
@@ -9,6 +9,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import torch
@@ -74,8 +75,10 @@ def _lines(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return None
     pool = aten.max_pool2d.default if node.target in MAXIMA else aten.avg_pool2d.default
     result: Any = node.args[0]
-    for dim in sorted(dims, reverse=True):
-        kernel = [1, shape[3]] if dim == 3 else [shape[2], 1]
+    if len(dims) == 2:
+        result = _whole(graph, node, result, pool)
+    else:
+        kernel = [shape[dim] if dim in dims else 1 for dim in (2, 3)]
         result = g.insert(graph, pool, (result, kernel), node, "unknown")
     if node.target is aten.sum.dim_IntList:
         count = float(torch.tensor([shape[dim] for dim in dims]).prod())
@@ -91,8 +94,20 @@ def _adaptive(graph: fx.Graph, node: fx.Node, source: Any, pool: Callable[..., A
     before, after = g.value(source).shape[2:], g.value(node).shape[2:]
     if any(size % parts for size, parts in zip(before, after, strict=True)):
         return None
+    if tuple(after) == (1, 1):
+        return _whole(graph, node, source, pool)
     kernel = [size // parts for size, parts in zip(before, after, strict=True)]
-    if tuple(after) != (1, 1):
-        return g.insert(graph, pool, (source, kernel), node, "unknown")
-    rows = g.insert(graph, pool, (source, [1, kernel[1]]), node, "unknown")
-    return g.insert(graph, pool, (rows, [kernel[0], 1]), node, "unknown")
+    return g.insert(graph, pool, (source, kernel), node, "unknown")
+
+
+def _whole(graph: fx.Graph, node: fx.Node, source: Any, pool: Callable[..., Any]) -> fx.Node:
+    """Pools a whole picture: by blocks about as many as a block has positions, or by rows; then the results."""
+    size = [int(n) for n in g.value(source).shape[2:]]
+    block = [max(n for n in range(1, isqrt(extent) + 1) if extent % n == 0) for extent in size]
+    if block == [1, 1]:
+        block = [1, size[1]]
+    result: fx.Node = source
+    for kernel in (block, [extent // n for extent, n in zip(size, block, strict=True)]):
+        if kernel != [1, 1]:
+            result = g.insert(graph, pool, (result, kernel), node, "unknown")
+    return result
