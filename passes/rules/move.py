@@ -100,8 +100,9 @@ def _tables(shape: tuple[int, ...], steps: tuple[Any, ...]) -> Tables:
     places = np.stack([kept // width % height, kept % width, kept // (height * width)])  # [3, C, H, W]
     corner = places[:, :1, :1, :1]
     by_channel, by_row, by_column = places[:, :, :1, :1], places[:, :1, :, :1] - corner, places[:, :1, :1, :] - corner
-    crossed, straight = by_row[1].any() or by_column[0].any(), by_row[0].any() or by_column[1].any()
-    if not np.array_equal(places, by_channel + by_row + by_column) or (crossed and straight):
+    crossed = by_row[1].any() or by_column[0].any()
+    turned = not (by_row[[0, 2]].any() or by_column[1:].any() or (by_channel - corner)[:2].any())  # channels stay
+    if not np.array_equal(places, by_channel + by_row + by_column) or (crossed and not turned):
         raise Refuse("values that change rows with columns or mix the picture")
     return (
         _places(by_row[:, 0, :, 0], rows),
