@@ -43,6 +43,7 @@ def plan_of(shape: Convolution) -> Plan:
             out=views[2],
             map=2,
             gate=ALWAYS,
+            window=window,
             active=(window, Source((1,))),
             macs=shape.macs,
             size=shape.out,
