@@ -126,7 +126,7 @@ def _constant(gm: fx.GraphModule, arg: fx.Node, tensor: Tensor, move: fx.Node) -
         return None
     values = tensor.expand(found.shape).reshape(-1)
     before = values[:1].repeat(shape.numel())  # what the move leaves out may be anything
-    before[torch.from_numpy(found.reshape(-1))] = values
+    before[torch.from_numpy(found.reshape(-1)).long()] = values
     return g.add_parameter(gm, f"{arg.name}_before", before.view(shape), arg)
 
 

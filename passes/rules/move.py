@@ -20,10 +20,11 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.passes.rules.common import Local, Refuse, rule
 
-Integers = NDArray[np.int64]
+Integers = NDArray[np.signedinteger[Any]]
 Place = tuple[int, int, int]
 Tables = tuple[tuple[Place | None, ...], ...]
 Taps = list[list[list[float]]]
+MIXED = "values that change rows with columns or mix the picture"
 MAX_READS = 1 << 14  # lines read by all output lines of an axis together
 
 
@@ -65,7 +66,7 @@ def in_order(shape: tuple[int, ...], steps: tuple[Any, ...]) -> bool:
     return np.array_equal(found.reshape(-1), np.arange(int(np.prod(shape))))
 
 
-@lru_cache(maxsize=4)  # they are large
+@lru_cache(maxsize=2)  # they are large
 def origins(shape: tuple[int, ...], steps: tuple[Any, ...]) -> tuple[Integers, float]:
     """For every value of the result the flat place in the source that it comes from, -1 for a fill; and the fill."""
     fills = {float(step[3] or 0) if len(step) > 3 else 0.0 for step in steps if _is_fill(step)}
@@ -73,7 +74,8 @@ def origins(shape: tuple[int, ...], steps: tuple[Any, ...]) -> tuple[Integers, f
         raise Refuse("padding with different constants, one after the other")
     numbered = torch.arange(int(np.prod(shape)), dtype=torch.float64).view(shape)
     marked = tuple(_marked(step) if _is_fill(step) else step for step in steps)
-    return ops.rearrange(numbered, marked).numpy().astype(np.int64), (fills or {0.0}).pop()
+    narrow = np.int32 if numbered.numel() < 1 << 31 else np.int64
+    return ops.rearrange(numbered, marked).numpy().astype(narrow), (fills or {0.0}).pop()
 
 
 def _is_fill(step: tuple[Any, ...]) -> bool:
@@ -96,19 +98,24 @@ def _tables(shape: tuple[int, ...], steps: tuple[Any, ...]) -> Tables:
     rows, columns = inside.any((0, 2)), inside.any((0, 1))
     if not np.array_equal(inside, np.broadcast_to(rows[:, None] & columns, inside.shape)) or not rows.any():
         raise Refuse("padding of channels")
-    kept = found[0][:, rows][:, :, columns]
-    places = np.stack([kept // width % height, kept % width, kept // (height * width)])  # [3, C, H, W]
-    corner = places[:, :1, :1, :1]
-    by_channel, by_row, by_column = places[:, :, :1, :1], places[:, :1, :, :1] - corner, places[:, :1, :1, :] - corner
+    kept = found[0] if rows.all() and columns.all() else found[0][:, rows][:, :, columns]
+    axes = [_summands(kept // width % height), _summands(kept % width), _summands(kept // (height * width))]
+    by_row, by_column, by_channel = (np.stack(lines) for lines in zip(*axes, strict=True))
     crossed = by_row[1].any() or by_column[0].any()
-    turned = not (by_row[[0, 2]].any() or by_column[1:].any() or (by_channel - corner)[:2].any())  # channels stay
-    if not np.array_equal(places, by_channel + by_row + by_column) or (crossed and not turned):
-        raise Refuse("values that change rows with columns or mix the picture")
-    return (
-        _places(by_row[:, 0, :, 0], rows),
-        _places(by_column[:, 0, 0, :], columns),
-        _places(by_channel[:, :, 0, 0], np.ones(len(found[0]), bool)),
-    )
+    turned = not (by_row[[0, 2]].any() or by_column[1:].any() or np.ptp(by_channel[:2], 1).any())  # channels stay
+    if crossed and not turned:
+        raise Refuse(MIXED)
+    return (_places(by_row, rows), _places(by_column, columns), _places(by_channel, np.ones(len(found[0]), bool)))
+
+
+def _summands(values: Integers) -> tuple[Integers, Integers, Integers]:
+    """Numbers [H], [W], [C] whose sum is at every place of [C, H, W] what stands there."""
+    corner = values[0, 0, 0]
+    by_row, by_column, by_channel = values[0, :, 0] - corner, values[0, 0] - corner, values[:, 0, 0]
+    plane = by_row[:, None] + by_column
+    if not all(np.array_equal(found, first + plane) for found, first in zip(values, by_channel, strict=True)):
+        raise Refuse(MIXED)
+    return by_row, by_column, by_channel
 
 
 def _is_turned(tables: Tables) -> bool:
