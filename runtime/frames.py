@@ -28,7 +28,7 @@ def as_given(leaves: list[Array], frame: Any) -> list[Any]:
     """The outputs as what the frame was; tensors of PyTorch, which know no read-only memory, get their own."""
     if type(frame).__module__.partition(".")[0] != "torch":
         return leaves
-    return [sys.modules["torch"].from_numpy(leaf.copy()) for leaf in leaves]
+    return [sys.modules["torch"].from_numpy(leaf.copy(order="K")) for leaf in leaves]
 
 
 def _as_array(frame: Any, shape: tuple[int, ...]) -> Array:

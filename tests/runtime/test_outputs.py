@@ -37,6 +37,16 @@ def test_two_frames_of_different_sizes() -> None:
     assert_agrees(seeded(TwoFrames()), changing((3, 8, 10), (1, 4, 5)))
 
 
+def test_outputs_lie_as_maps_do() -> None:
+    """[1, C, H, W] over the memory of [H, W, C]."""
+    clip = changing((3, 8, 10))
+    stream = compiled(seeded(_conv()), clip[0])[1].stream()
+    for frames in clip:
+        [output] = flat(stream(*frames))
+        assert output.shape == (1, 4, 8, 10)
+        assert output.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
 def test_one_of_two_frames_changes() -> None:
     net = Net(lambda m, x, y: [m.a(x), m.b(y), F.relu(m.a(x) + m.b(y))], a=_conv(), b=_conv())
     first, second = noise(1, 3, 5, 6), noise(1, 3, 5, 6, seed=1)

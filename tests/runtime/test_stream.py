@@ -247,18 +247,3 @@ def test_statistics_count_what_was_computed(engine: Engine) -> None:
     assert 0 < stats.active_fraction < 1
     layers = {layer.name: layer for layer in engine.program.layers}
     assert stats.active_macs == round(sum(s * layers[n].macs * layers[n].positions for n, s in stats.layers.items()))
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_still_frame_computes_nothing_and_says_so(threads: int) -> None:
-    engine = compiled(seeded(Branches()), (torch.from_numpy(CLIP[0]),), Hold(threshold=0.1), threads=threads)[1]
-    stream, fresh = engine.stream(), engine.stream()
-    moved = run(stream, CLIP[:2])[-1]
-    run(fresh, CLIP[:2])
-    still = flat(stream(CLIP[1]))
-    assert stream.stats.active_macs == 0
-    assert not any(active.any() for active in stream.active().values())
-    for one, other in zip(still, moved, strict=True):
-        assert np.array_equal(one, other)
-    for one, other in zip(flat(stream(CLIP[2])), flat(fresh(CLIP[2])), strict=True):
-        assert np.array_equal(one, other)
