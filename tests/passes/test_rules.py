@@ -1,6 +1,5 @@
 """What the rules say of operators, against the operators themselves."""
 
-import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -9,43 +8,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional as F
 
 from skipfx import graph as g
-from skipfx.capture import capture, stream_graph
 from skipfx.expr import OPERATORS, Expr
-from skipfx.passes import pipeline
-from skipfx.passes.base import run_passes
-from skipfx.passes.operator_page import refusals
-from skipfx.passes.rules import Local, Refuse, arithmetic, conv, local, move, pool, reduce, resize, shape, unary
+from skipfx.passes.rules import Local, local
+from tests.passes.applied import Function, applied
 
 Floats = NDArray[np.float64]
-Function = Callable[[Tensor, Tensor], Tensor]
 KERNEL = torch.rand(3, 1, 3, 2)
-aten = torch.ops.aten
-
-
-class _Applied(nn.Module):
-    """The given functions, all on the same map, one output each; so one export serves many tests."""
-
-    def __init__(self, functions: list[Function]) -> None:
-        super().__init__()
-        self.functions = functions
-        self.parameter = nn.Parameter(torch.rand(3, 1, 1))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = torch.relu(x)
-        return tuple(function(x, self.parameter) for function in self.functions)
 
 
 @cache
 def canonical(table: str) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
     """The canonical graph of a table of functions, and the node that each ends in."""
-    functions = TABLES[table]
-    gm = stream_graph(capture(_Applied(list(functions.values())), (torch.rand(1, 3, 6, 7),)))
-    run_passes(gm, pipeline.canonical())
-    return gm, dict(zip(functions, g.outputs(gm.graph), strict=True))
+    return applied(TABLES[table])
 
 
 def rule_of(table: str, name: str) -> tuple[fx.GraphModule, fx.Node, Local]:
@@ -205,80 +183,10 @@ def test_channel_slices_know_their_first_channel(name: str, start: int) -> None:
     assert found.family == "slice" and found.attrs["start"] == start
 
 
-REFUSED: dict[str, Function] = {
-    "a running sum works along a sequence": lambda x, p: x.cumsum(1),
-    "group norm takes its statistics over the whole picture": lambda x, p: F.group_norm(x, 3),
-    "sampling reads places that are computed from the frame": lambda x, p: F.grid_sample(
-        x, x[:, :2].permute(0, 2, 3, 1)
-    ),
-    "attention compares every position": lambda x, p: F.scaled_dot_product_attention(x, x, x),
-    "true and false are made at the end": lambda x, p: x > 0,
-    "skipfx does not know logcumsumexp": lambda x, p: torch.logcumsumexp(x, 1),
-    "a softmax over rows or columns": lambda x, p: F.softmax(x, 2),
-    "lays the picture out as .1, 42, 3.": lambda x, p: x.flatten(2).transpose(1, 2),
-    "is no float map": lambda x, p: x + x.flatten(2).sum((0, 1)).view(6, 7),
-    "change rows with columns": lambda x, p: x.reshape(1, 3, 7, 6),
-    "mixes 70 lines": lambda x, p: F.adaptive_avg_pool2d(F.interpolate(x, size=(139, 7)), (2, 7)),
-    "computed from the frame": lambda x, p: F.conv2d(x, x.mean((0, 2, 3), keepdim=True)[:, :3]),
-    "padding with different constants": lambda x, p: F.pad(
-        F.pad(x.flatten(2), (1, 0), value=1.0), (0, 5), value=2.0
-    ).view(1, 3, 6, 8),
-    "padding of channels": lambda x, p: F.pad(x, (0, 0, 0, 0, 1, 1)),
-    "takes in 6 lines": lambda x, p: x.reshape(1, 18, 1, 7).repeat(1, 1, 3000, 1),
-    "mixes channels with rows": lambda x, p: x.sum((1, 2), keepdim=True),
-    "over an uneven border": lambda x, p: F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, divisor_override=3),
-    "instance norm takes its statistics": lambda x, p: F.instance_norm(x),
-}
-
-
 TABLES: dict[str, dict[str, Function]] = {
     "unary": {name: (lambda x, p, f=function: f(x)) for name, function in UNARY.items()},  # type: ignore[misc]
     "binary": BINARY,
     "resize": {n: (lambda x, p, o=options: F.interpolate(x, **o)) for n, options in RESIZES.items()},  # type: ignore[misc]
     "window": {name: entry[0] for name, entry in WINDOWS.items()},
     "slice": {"from 1": lambda x, p: x[:, 1:], "last two": lambda x, p: x[:, -2:], "to 2": lambda x, p: x[:, :2]},
-    "refused": REFUSED,
 }
-
-
-@pytest.mark.parametrize("reason", REFUSED)
-def test_refusals_say_why(reason: str) -> None:
-    with pytest.raises(Refuse, match=reason):
-        rule_of("refused", reason)
-
-
-def by_hand(target: Any, *args: Any) -> tuple[fx.GraphModule, fx.Node]:
-    """A call on a map `X` and a whole number `N` in a form that no pass leaves behind."""
-    graph = fx.Graph()
-    values = {"X": torch.zeros(1, 3, 6, 7), "N": torch.zeros((), dtype=torch.int64)}
-    nodes = {name: graph.placeholder(name) for name in values}
-    for name, value in values.items():
-        nodes[name].meta["val"] = value
-    node = graph.call_function(target, tuple(fx.node.map_aggregate(args, lambda arg: nodes.get(str(arg), arg))))
-    node.meta["val"] = values["X"]
-    return fx.GraphModule(nn.Module(), graph), node
-
-
-BY_HAND: dict[str, tuple[Any, ...]] = {
-    "concatenation that is not along the channels": (aten.cat.default, ["X", "X"], 2),
-    "slicing that is not a run of channels": (aten.slice.Tensor, "X", 2, 0, 6),
-    "resizing to a size that is computed from the frame": (aten.upsample_nearest2d.default, "X", ["N", 7]),
-}
-
-
-@pytest.mark.parametrize("reason", BY_HAND)
-def test_forms_that_passes_take_away_are_refused(reason: str) -> None:
-    with pytest.raises(Refuse, match=reason):
-        local(*by_hand(*BY_HAND[reason]))
-
-
-def test_every_reason_of_the_rules_is_tested() -> None:
-    messages = list(BY_HAND)
-    for reason in REFUSED:
-        with pytest.raises(Refuse) as refused:
-            rule_of("refused", reason)
-        messages.append(str(refused.value))
-    for module in (arithmetic, conv, move, pool, reduce, resize, shape, unary):
-        for reason in refusals(module):
-            pattern = re.escape(reason).replace(re.escape("..."), ".*")
-            assert any(re.search(pattern, message) for message in messages), f"add a call to REFUSED: {reason}"
