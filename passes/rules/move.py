@@ -24,7 +24,6 @@ Integers = NDArray[np.signedinteger[Any]]
 Place = tuple[int, int, int]
 Tables = tuple[tuple[Place | None, ...], ...]
 Taps = list[list[list[float]]]
-MIXED = "values that change rows with columns or mix the picture"
 MAX_READS = 1 << 14  # lines read by all output lines of an axis together
 
 
@@ -99,23 +98,27 @@ def _tables(shape: tuple[int, ...], steps: tuple[Any, ...]) -> Tables:
     if not np.array_equal(inside, np.broadcast_to(rows[:, None] & columns, inside.shape)) or not rows.any():
         raise Refuse("padding of channels")
     kept = found[0] if rows.all() and columns.all() else found[0][:, rows][:, :, columns]
-    axes = [_summands(kept // width % height), _summands(kept % width), _summands(kept // (height * width))]
-    by_row, by_column, by_channel = (np.stack(lines) for lines in zip(*axes, strict=True))
-    crossed = by_row[1].any() or by_column[0].any()
-    turned = not (by_row[[0, 2]].any() or by_column[1:].any() or np.ptp(by_channel[:2], 1).any())  # channels stay
-    if crossed and not turned:
-        raise Refuse(MIXED)
+    summands = _summands(kept, height, width)
+    if summands is None:
+        raise Refuse("values that change rows with columns or mix the picture")
+    by_row, by_column, by_channel = summands
     return (_places(by_row, rows), _places(by_column, columns), _places(by_channel, np.ones(len(found[0]), bool)))
 
 
-def _summands(values: Integers) -> tuple[Integers, Integers, Integers]:
-    """Numbers [H], [W], [C] whose sum is at every place of [C, H, W] what stands there."""
-    corner = values[0, 0, 0]
-    by_row, by_column, by_channel = values[0, :, 0] - corner, values[0, 0] - corner, values[:, 0, 0]
-    plane = by_row[:, None] + by_column
-    if not all(np.array_equal(found, first + plane) for found, first in zip(values, by_channel, strict=True)):
-        raise Refuse(MIXED)
-    return by_row, by_column, by_channel
+def _summands(kept: Integers, height: int, width: int) -> tuple[Integers, Integers, Integers] | None:
+    """Places [3, H], [3, W], [3, C] that add up to that of every value [C, H, W]; none where there are no such."""
+    found = []
+    for axis in range(3):  # one at a time, because they are large
+        place = kept // width % height if axis == 0 else kept % width if axis == 1 else kept // (height * width)
+        by_row, by_column, by_channel = place[0, :, 0] - place[0, 0, 0], place[0, 0] - place[0, 0, 0], place[:, 0, 0]
+        plane = by_row[:, None] + by_column
+        if not all(np.array_equal(one, first + plane) for one, first in zip(place, by_channel, strict=True)):
+            return None
+        found.append((by_row, by_column, by_channel))
+    by_row, by_column, by_channel = (np.stack(lines) for lines in zip(*found, strict=True))
+    crossed = by_row[1].any() or by_column[0].any()
+    turned = not (by_row[[0, 2]].any() or by_column[1:].any() or np.ptp(by_channel[:2], 1).any())  # channels stay
+    return None if crossed and not turned else (by_row, by_column, by_channel)
 
 
 def _is_turned(tables: Tables) -> bool:
