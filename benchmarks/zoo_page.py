@@ -34,8 +34,8 @@ non-maximum suppression.
 An architecture verifies where the error is at most 1e-3 and the stream is exact. Batch-norm statistics are taken on the
 clip and on 16 pictures that differ, as in training. On one of them alone a deep random network can become
 ill-conditioned: PyTorch's own float32 is then up to 7e-4 away from its float64 (Inception-v4, the clip alone) or 3e-3
-(EfficientNet-B0, the pictures alone). Every layer of the stream is as close to float64 as PyTorch's is (1.0 to 1.2 times
-its error in Inception-v4).
+(EfficientNet-B0, the pictures alone). Every layer of the stream is as close to float64 as PyTorch's is: 1.0 to 1.2
+times its error in Inception-v4.
 
 The results are collected as they come, over several hours while operators were being added: what an older row calls
 dense may be sparse by now, and `python -m benchmarks.zoo NAME` tells. Older rows list outputs that are only reshaped
