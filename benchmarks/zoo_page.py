@@ -37,10 +37,8 @@ ill-conditioned: PyTorch's own float32 is then up to 7e-4 away from its float64 
 (EfficientNet-B0, the pictures alone). Every layer of the stream is as close to float64 as PyTorch's is: 1.0 to 1.2
 times its error in Inception-v4.
 
-The results are collected as they come, over several hours while operators were being added: what an older row calls
-dense may be sparse by now, and `python -m benchmarks.zoo NAME` tells. Older rows list outputs that are only reshaped
-([1, 1000]) as dense, and took their statistics on the clip; the newest are those of Inception-v4, ResNet-18 and 18d,
-CoordAttention, SENet, SKNet, SSD, Faster R-CNN, Swin2SR and ViTMatte.
+All rows are of one code. The statistics of most were taken on the 16 pictures alone; those of Inception-v4 and
+EfficientNet-B0 on the clip as well, which is the rule since.
 """
 
 
