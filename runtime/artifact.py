@@ -203,10 +203,8 @@ def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
     for name, expected in manifest.hashes.items():
         if name not in entries or _hash(entries[name]) != expected:
             raise ArtifactError(f"{path}: {name} is missing or was changed after the artifact was written")
-    if (
-        missing := {CODE, WEIGHTS, ROWS, *(_entry(p.island) for p in manifest.parts if p.island)}
-        - manifest.hashes.keys()
-    ):
+    needed = {CODE, WEIGHTS, ROWS, *(_entry(part.island) for part in manifest.parts if part.island)}
+    if missing := needed - manifest.hashes.keys():
         raise ArtifactError(f"{path}: its manifest is damaged: it does not list {', '.join(sorted(missing))}")
     return manifest
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import LANES, OPERAND_COLUMNS, OPERAND_COUNT, SHIFT, Column
+from skipfx.runtime.kernels.conv import offset
+from skipfx.runtime.kernels.memory import address
+from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, OPERAND_COUNT, SHIFT, Column
 
 K = Column
-MASK = (1 << SHIFT) - 1
 READ, WRITE = 0, 1
 KEEP, DATA = 3, 1  # in all caches; not instructions
 
@@ -33,11 +34,7 @@ def approach(mem: Any, row: Any, first: Any, count: Any) -> None:
         position = T.Bind(mem.q[first + i])
         y = T.Bind(position >> SHIFT)
         x = T.Bind(position & MASK)
-        window = T.Bind(
-            mem.c[row + K.IN]
-            + y * mem.c[row + K.STRIDE_H] * mem.c[row + K.IN_ROW]
-            + x * mem.c[row + K.STRIDE_W] * mem.c[row + K.IN_PIXEL]
-        )
+        window = T.Bind(mem.c[row + K.IN] + offset(mem, row, position))
         if run > 0:
             for kh in range(mem.c[row + K.KERNEL_H]):
                 for kw in range(mem.c[row + K.KERNEL_W]):
@@ -45,6 +42,6 @@ def approach(mem: Any, row: Any, first: Any, count: Any) -> None:
         for operand in T.unroll(OPERAND_COUNT):
             column = T.meta_var(row + K.OPERANDS + operand * OPERAND_COLUMNS)
             if mem.c[column] > 0:
-                fetch(mem, mem.c[column] + y * mem.c[column + 1] + x * mem.c[column + 2], channels, READ)
-        held = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+                fetch(mem, address(mem, column, y, x), channels, READ)
+        held = T.Bind(address(mem, row + K.OUT, y, x))
         fetch(mem, held, channels, WRITE)

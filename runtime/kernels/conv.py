@@ -10,10 +10,9 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import LANES, SHIFT, Column, Tile
+from skipfx.runtime.kernels.table import LANES, MASK, SHIFT, Column, Tile
 
 K = Column
-MASK = (1 << SHIFT) - 1
 
 
 def offset(mem: Any, row: Any, position: Any) -> Any:

@@ -15,10 +15,10 @@ from skipfx.expr import Expr
 from skipfx.runtime.kernels.arithmetic import evaluate
 from skipfx.runtime.kernels.conv import channel
 from skipfx.runtime.kernels.lanes import fold
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, OPERAND_COLUMNS, SHIFT, Cell, Column
+from skipfx.runtime.kernels.memory import address
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, OPERAND_COLUMNS, SHIFT, Cell, Column
 
 K = Column
-MASK = (1 << SHIFT) - 1
 
 
 def finite(x: Any) -> Any:
@@ -48,7 +48,7 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
                 return mem.a[scratch + at + lane]
             number = index - int(has_core)
             column = row + K.OPERANDS + number * OPERAND_COLUMNS
-            first = mem.c[column] + y * mem.c[column + 1] + x * mem.c[column + 2]
+            first = address(mem, column, y, x)
             values = mem.w if constant[number] else mem.a
             return values[first] if broadcast[number] else values[first + at + lane]
 
@@ -70,7 +70,7 @@ def epilogue(value: Value) -> Callable[..., None]:
             position = T.Bind(mem.q[first + i])
             y = T.Bind(position >> SHIFT)
             x = T.Bind(position & MASK)
-            out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+            out = T.Bind(address(mem, row + K.OUT, y, x))
             scratch = T.Bind(start + i * pitch)
             for block in range(whole):
                 for v in T.vectorized(LANES):
@@ -90,7 +90,7 @@ def epilogue(value: Value) -> Callable[..., None]:
             position = T.Bind(mem.q[first + i])
             y = T.Bind(position >> SHIFT)
             x = T.Bind(position & MASK)
-            out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+            out = T.Bind(address(mem, row + K.OUT, y, x))
             scratch = T.Bind(start + i * pitch)
             norm = T.alloc_buffer((LANES,), "float32")
             for v in T.vectorized(LANES):
@@ -156,7 +156,7 @@ def settle(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
         position = T.Bind(mem.q[first + i])
         y = T.Bind(position >> SHIFT)
         x = T.Bind(position & MASK)
-        out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
+        out = T.Bind(address(mem, row + K.OUT, y, x))
         whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES)
         for block in range(whole):
             for v in T.vectorized(LANES):

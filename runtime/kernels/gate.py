@@ -8,11 +8,11 @@ from tvm.script import tirx as T
 from skipfx.runtime.kernels.active import STRETCH, close
 from skipfx.runtime.kernels.conv import offset
 from skipfx.runtime.kernels.lanes import fold
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, SHIFT, TILE, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.memory import address
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, TILE, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
-MASK = (1 << SHIFT) - 1
 POSITIONS = 6  # of a tile of scores
 
 
@@ -90,7 +90,7 @@ def look(mem: Any, row: Any, top: Any, left: Any, rows: Any, columns: Any, marks
         for x in range(columns):
             seen[0] = seen[0] | mem.m[marks + j * pitch + x]
     if seen[0] > 0:
-        scores = T.Bind(mem.c[row + K.OUT] + top * mem.c[row + K.OUT_ROW] + left * mem.c[row + K.OUT_PIXEL])
+        scores = T.Bind(address(mem, row + K.OUT, top, left))
         largest = T.alloc_buffer((1,), "float32")
         largest[0] = T.float32(-FLT_MAX)
         for j in range(rows):
@@ -149,11 +149,7 @@ def keep(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pane
     found[0] = T.int64(0)
     for i in range(mem.n[mem.c[row + K.LIST_COUNT] + task]):
         position = T.Bind(mem.q[start + i])
-        at = T.Bind(
-            mem.c[row + K.OPERANDS]
-            + (position >> SHIFT) * mem.c[row + K.OPERANDS + 1]
-            + (position & MASK) * mem.c[row + K.OPERANDS + 2]
-        )
+        at = T.Bind(address(mem, row + K.OPERANDS, position >> SHIFT, position & MASK))
         inside = T.Bind(T.Select(mem.a[at] > T.float32(0), T.int64(1), T.int64(0)))
         mem.q[start + found[0]] = position
         found[0] = found[0] + T.Select(inside == mem.c[row + K.INSIDE], T.int64(1), T.int64(0))

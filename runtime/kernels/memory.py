@@ -35,6 +35,11 @@ def declare(pointer: Any, dtype: str) -> Any:
     return T.decl_buffer((ENDLESS,), dtype, data=pointer)
 
 
+def address(mem: Any, column: Any, y: Any, x: Any) -> Any:
+    """Where a position lies: its map's first position, floats per row and per position stand in three columns."""
+    return mem.c[column] + y * mem.c[column + 1] + x * mem.c[column + 2]
+
+
 def _running_parser(macro: ScriptMacro) -> Any:
     """The parser of the script that calls an inlined function.
 

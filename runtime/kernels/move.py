@@ -4,10 +4,9 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import LANES, OUTSIDE, SHIFT, Column
+from skipfx.runtime.kernels.table import LANES, MASK, OUTSIDE, SHIFT, Column
 
 K = Column
-MASK = (1 << SHIFT) - 1
 
 
 @T.inline

@@ -5,10 +5,9 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, SHIFT, Column
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, Column
 
 K = Column
-MASK = (1 << SHIFT) - 1
 
 
 def pool(maximum: bool) -> Callable[..., None]:

@@ -10,10 +10,9 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.arithmetic import exp
 from skipfx.runtime.kernels.lanes import fold
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, SHIFT, Column
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, Column
 
 K = Column
-MASK = (1 << SHIFT) - 1
 Merge = Callable[[Any, Any], Any]
 Term = Callable[[Any, Any], Any]  # of a value and its channel
 

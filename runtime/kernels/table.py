@@ -28,6 +28,7 @@ SCRATCH: Final = 8192  # floats of scratch that a task's chunk of positions fill
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
 LINES: Final = 3
 SHIFT: Final = 16
+MASK: Final = (1 << SHIFT) - 1
 # on a GPU
 THREADS: Final = 128  # of a block
 BLOCKS: Final = 4  # of a launch, for each multiprocessor
