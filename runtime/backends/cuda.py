@@ -110,11 +110,13 @@ def source(module: Any) -> str:
     """The CUDA source of a module of kernels.
 
     No pass adds a barrier or lets arrays share memory: what runs is what the tests ran with loops for threads.
+    `LowerOpaqueBlock` makes the thread axes of a kernel those of its launch.
     """
     target = tvm.target.Target({"kind": "cuda", "arch": ARCHITECTURES[0]})
     lower = [
         tirx.transform.BindTarget(target),
         s_tir.transform.UnifyThreadBinding(),
+        s_tir.transform.LowerOpaqueBlock(),
         s_tir.transform.StmtSimplify(),
         tirx.transform.FlattenBuffer(),
         tirx.transform.UnrollLoop(),

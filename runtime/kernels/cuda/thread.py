@@ -19,7 +19,7 @@ from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
 from skipfx.runtime.kernels.memory import ENDLESS, Memory, declare
-from skipfx.runtime.kernels.table import THREADS, Cell
+from skipfx.runtime.kernels.table import BLOCKS, THREADS, Cell
 
 Body = Callable[..., None]
 
@@ -41,6 +41,7 @@ def device(name: str, body: Body) -> PrimFunc:
         T.func_attr({
             "global_symbol": name, "tirx.is_global_func": True, "calling_conv": 2,
             "tirx.kernel_launch_params": ["blockIdx.x", "threadIdx.x"],
+            "tirx.launch_bounds_min_blocks_per_sm": BLOCKS,
         })
         a = declare(ap, "float32")
         m = declare(mp, "uint8")

@@ -1,5 +1,6 @@
 """Device code: every kernel compiles and fits, and engines for GPUs are made without one."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from skipfx.runtime.gpu import driver
 from skipfx.runtime.gpu.launches import NAMES, kernel_name, pairs
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import cuda_module
-from skipfx.runtime.kernels.table import THREADS
+from skipfx.runtime.kernels.table import BLOCKS, THREADS
 from skipfx.transformation import transform
 from tests.networks import Branches, Squeeze, branches_clip, moving_clip, seeded
 from tests.runtime.check import changing
@@ -57,6 +58,14 @@ def no_gpu() -> None:
     pytest.skip("there is a GPU here")
 
 
+def bodies(image: Image) -> dict[str, str]:
+    """The CUDA source of every kernel, by name."""
+    text = backend.source(cuda_module(backend.kernels_of(image)))
+    head = rf'extern "C" __global__ void __launch_bounds__\({THREADS}, {BLOCKS}\) (\w+)\('
+    parts = re.split(head, text)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))  # a declaration comes before its body, which stays
+
+
 def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
     text = backend.source(cuda_module(backend.kernels_of(image)))
     _, needs = backend.assemble_source(text, ("sm_80", "sm_90"))
@@ -67,18 +76,24 @@ def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
     for need in needs:
         assert need.spilled == 0, need
         assert need.shared <= SHARED, need
-        assert 0 < need.registers * THREADS * 3 <= REGISTERS, need  # three blocks side by side, at least
+        assert 0 < need.registers * THREADS * BLOCKS <= REGISTERS, need  # all blocks of a launch side by side
+
+
+def test_blocks_and_threads_are_those_of_the_launch(image: Image) -> None:
+    """A thread does its own share; it does not walk over the threads of its block."""
+    for body in bodies(image).values():
+        assert "threadIdx.x" in body and "blockIdx.x" in body
+        assert "threadIdx_x" not in body and "blockIdx_x" not in body
 
 
 def test_barriers_are_those_of_the_kernels(image: Image) -> None:
     """The CUDA source has the barriers and the shared arrays of the kernels, one for one (loops unrolled)."""
-    text = backend.source(cuda_module(backend.kernels_of(image)))
-    bodies = {part.split("(")[0].split()[-1]: part for part in text.split('extern "C" __global__')[1:]}
-    assert bodies["dilate"].count("__syncthreads()") == 2 * (THREADS.bit_length() - 1) + 1
-    assert bodies["compare"].count("__syncthreads()") == 1
-    assert bodies["emit"].count("__syncthreads()") == 1
-    assert bodies["clear"].count("__syncthreads()") == 0
-    assert bodies["compute_0_0"].count("__shared__") == 5
+    found = bodies(image)
+    assert found["dilate"].count("__syncthreads()") == 2 * (THREADS.bit_length() - 1) + 1
+    assert found["compare"].count("__syncthreads()") == 1
+    assert found["emit"].count("__syncthreads()") == 1
+    assert found["clear"].count("__syncthreads()") == 0
+    assert found["compute_0_0"].count("__shared__") == 5
 
 
 def test_an_engine_is_made_and_stored_without_a_gpu(nvcc: None, no_gpu: None, tmp_path: Path) -> None:
