@@ -1,10 +1,13 @@
 """The gates of Skip-Convolutions as an engine runs them: scores, blocks that open, a reference that moves.
 
-    score = a * |x - reference| + carry     where the window holds a change of x; elsewhere it is what it was
+    w[t] = sum of a[t] |x - reference|      for every tap t, where x changed
+    score = carry + sum of w over the taps  where the window holds a change of x; elsewhere it is what it was
     open                                    blocks that hold a new score and any above the limit; their scores become 0
     the convolution                         at the open positions
-    reference = x                           where an open position reads
-    carry = score - a * |x - reference|     where the reference moved in the window: what the output missed of the moves
+    reference = x, w = 0                    where an open position reads
+    carry = score - sum of w over the taps  where the reference moved in the window: what the output missed of the moves
+
+So channels are read once per change of x, however many windows see it.
 
 A score does not change when the reference moves: what |x - reference| loses the carry gains. So a block that holds no
 new score is as it was: it stays shut, or what it would compute it has computed. (With p = 2 that is not so.)
@@ -22,10 +25,9 @@ from skipfx import ops
 from skipfx.errors import CompileError
 from skipfx.passes.lower_layout import Layout
 from skipfx.passes.rules import local
-from skipfx.plan import Compute, Floats, Gate, Open, Pair, Source, Step
+from skipfx.plan import Compute, Floats, Follow, Open, Pair, Score, Source, Step, Weigh
 
 aten = torch.ops.aten
-EVERY = Gate(-1.0)  # all that is computed counts as changed
 
 
 @dataclass(frozen=True)
@@ -132,31 +134,22 @@ def gate_steps(layout: Layout, gate: ConvGate, conv: Compute) -> list[Step]:
     """
     source, window = conv.source, conv.window
     assert source is not None and window is not None
-    buffer = layout.buffers[source.buffer]
-    reference = layout.add(buffer.height, buffer.width, source.channels)
+    name, size = f"{conv.name} gate", layout.size(source)
+    reference = layout.add(*size, source.channels)
+    weighed = layout.add(*size, gate.weight[0, 0].size)
     scores, carry = layout.add(*conv.size, 1), layout.add(*conv.size, 1)
     opened = layout.add_map(scores.buffer)
-    layout.reach(reference, window, conv.size)
-    score = replace(
-        conv, name=f"{conv.name} gate", core="score", expr=("input", 0), operands=(), channels=(), out=scores,
-        map=scores.maps[0], gate=EVERY, active=(window,), macs=gate.weight.size, weight=gate.weight, bias=None,
-        groups=1, reference=reference,
-    )  # fmt: skip
-    moved = Compute(
-        f"{conv.name} reference", "none", None, (source,), ("input", 0), (), reference, reference.maps[0], Gate(),
-        (Source(source.maps),), (buffer.height, buffer.width),
-    )  # fmt: skip
+    layout.reach(weighed, window, conv.size)
+    changed = Source(source.maps)
+    moved = layout.readers(replace(scores, maps=(opened,)), window, size) if gate.carries else changed
     steps: list[Step] = [
-        score,
-        Open(scores, opened, gate.limit, gate.block),
+        Weigh(name, source, reference, weighed, gate.weight, (changed,), size),
+        Score(name, weighed, window, carry, 1, scores, scores.maps[0], (window,), conv.size),
+        Open(name, scores, opened, gate.limit, gate.block),
         replace(conv, active=(Source((opened,)),)),
+        Follow(name, source, reference, reference.maps[0], weighed, (moved,), size),
     ]
-    if not gate.carries:
-        return [*steps, moved]
-    steps[0] = replace(score, expr=("add", ("input", 0), ("input", 1)), operands=(carry,))
-    readers = layout.readers(replace(scores, maps=(opened,)), window, moved.size)
-    missed = replace(
-        score, name=f"{conv.name} carry", expr=("sub", ("input", 1), ("input", 0)), operands=(scores,), out=carry,
-        map=carry.maps[0], gate=Gate(), active=(replace(window, maps=reference.maps),),
-    )  # fmt: skip
-    return [*steps, replace(moved, active=(readers,)), missed]
+    if gate.carries:
+        missed = replace(window, maps=reference.maps)
+        steps.append(Score(name, weighed, window, scores, -1, carry, carry.maps[0], (missed,), conv.size))
+    return steps

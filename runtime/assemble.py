@@ -11,8 +11,24 @@ from typing import Any
 import numpy as np
 
 from skipfx.expr import leaves
-from skipfx.plan import Compute, Emit, Floats, Gate, Ingest, Open, Plan, Segment, Source, View
+from skipfx.plan import (
+    Compute,
+    Emit,
+    Floats,
+    Gate,
+    GateStep,
+    Ingest,
+    Keep,
+    Open,
+    Pair,
+    Plan,
+    Segment,
+    Source,
+    View,
+    Weigh,
+)
 from skipfx.runtime.cores import Cores
+from skipfx.runtime.gate_rows import fill
 from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell
 from skipfx.runtime.kernels.table import (
     HEAVY,
@@ -77,8 +93,8 @@ class Assembler:
         for step in segment.steps:
             if isinstance(step, Compute):
                 self._compute(step)
-            elif isinstance(step, Open):
-                self._open(step)
+            elif isinstance(step, GateStep):
+                self._gate(step)
         given = len(self.rows)
         emits = [step for step in segment.steps if isinstance(step, Emit)]
         last = tuple(step.array for step in emits if self._is_channels_last(step, segment))
@@ -136,7 +152,7 @@ class Assembler:
         row[K.DILATION] = gate.dilation
 
     def _compute(self, step: Compute) -> None:
-        list_at, counts = self._list(step)
+        list_at, counts = self._list(step.active, step.size, step.keep)
         row = self._row(Op.COMPUTE)
         self._writes(row, step.out, step.map, step.gate)
         row[K.LIST], row[K.LIST_COUNT] = list_at, counts
@@ -181,33 +197,35 @@ class Assembler:
         _, width, channels = operand.shape
         return operand.shape, (self.memory.w.add(operand), width * channels, channels)
 
-    def _list(self, step: Compute) -> tuple[int, int]:
-        """The active list of a step; steps with the same sources share it."""
-        key = (step.active, step.keep, step.size)
+    def _list(self, active: tuple[Source, ...], size: Pair, keep: Keep | None = None) -> tuple[int, int]:
+        """An active list; steps with the same sources share it."""
+        key = (active, keep, size)
         if key in self.lists:
             return self.lists[key]
-        height, width = step.size
+        height, width = size
         row = self._row(Op.LIST)
         row[K.HEIGHT], row[K.WIDTH] = height, width
         row[K.LIST] = self.memory.positions(height * width + (TASKS + 1) * (TILE + 2))
         row[K.LIST_COUNT] = self.memory.cells()
-        row[K.SOURCES], row[K.SOURCE_COUNT] = self.memory.sources(step.active)
-        for source in step.active:
+        row[K.SOURCES], row[K.SOURCE_COUNT] = self.memory.sources(active)
+        for source in active:
             widest = max(self.plan.buffers[self.plan.maps[change]].width for change in source.maps)
             self.memory.need_line(max((width + 1) * source.stride[1] + source.kernel[1] * source.dilation[1], widest))
-        if step.keep is not None:
+        if keep is not None:
             kept = self._row(Op.KEEP)
             kept[K.OP + 1 :] = row[K.OP + 1 :]
-            kept[K.OPERANDS : K.OPERANDS + OPERAND_COLUMNS] = self.memory.place(step.keep.mask)
-            kept[K.INSIDE] = int(step.keep.inside)
+            kept[K.OPERANDS : K.OPERANDS + OPERAND_COLUMNS] = self.memory.place(keep.mask)
+            kept[K.INSIDE] = int(keep.inside)
         self.lists[key] = (int(row[K.LIST]), int(row[K.LIST_COUNT]))
         return self.lists[key]
 
-    def _open(self, step: Open) -> None:
-        row = self._row(Op.OPEN)
-        self._writes(row, step.scores, step.map, Gate(step.limit))
-        row[K.SOURCES], row[K.SOURCE_COUNT] = self.memory.sources((Source(step.scores.maps),))
-        row[K.BLOCK] = step.block
+    def _gate(self, step: GateStep) -> None:
+        list_at = (0, 0) if isinstance(step, Open) else self._list(step.active, step.size)
+        row = self._row(Op[type(step).__name__.upper()])
+        row[K.LIST], row[K.LIST_COUNT] = list_at
+        fill(step, row, self.memory)
+        if isinstance(step, Weigh):
+            self.layers.append(LayerCell(step.name, *list_at, step.macs, *step.size))
 
     def _is_channels_last(self, step: Emit, segment: Segment) -> bool:
         """Whether an array may lie as the map does: an output in the map's own shape, which no island reads."""

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from skipfx.plan import Compute, Plan, View
+from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
 from skipfx.runtime.kernels.table import LANES, OUTSIDE, Column, Core, CoreSpec, Tile
 from skipfx.runtime.layout import Layout, Row
-from skipfx.runtime.pack import pack_conv, pack_depthwise, pack_score, pad_channels
+from skipfx.runtime.pack import pack_conv, pack_depthwise, pad_channels
 
 K = Column
 
@@ -35,7 +35,7 @@ class Cores:
         buffer = self.buffers[step.source.buffer]
         window = step.window
         assert window is not None
-        (top, left) = window.padding if core in (Core.CONV, Core.DEPTHWISE, Core.SCORE) else (0, 0)
+        (top, left) = window.padding if core in (Core.CONV, Core.DEPTHWISE) else (0, 0)
         row[K.IN], row[K.IN_ROW], row[K.IN_PIXEL] = self.memory.place(step.source, top, left)
         row[K.IN_HEIGHT], row[K.IN_WIDTH] = buffer.height, buffer.width
         row[K.KERNEL_H], row[K.KERNEL_W] = window.kernel
@@ -45,7 +45,7 @@ class Cores:
         row[K.STEP_H] = row[K.IN_ROW] * window.dilation[0]
         row[K.STEP_W] = row[K.IN_PIXEL] * window.dilation[1]
         row[K.COUNT_PAD] = int(step.count_pad)
-        if Core.MOVE <= core < Core.SCORE:
+        if core >= Core.MOVE:
             row[K.WEIGHT] = self.memory.w.add([step.number])
             row[K.GROUP_IN], row[K.BLOCKS] = step.source.channels, -(-step.source.channels // LANES)
         tile = self._tile(step) if core in (Core.CONV, Core.DEPTHWISE) else None
@@ -56,20 +56,9 @@ class Cores:
             row[K.WEIGHT], row[K.BIAS] = (self.memory.w.add(taps) for taps in step.taps)
         elif step.tables:
             self._tables(row, step)
-        elif step.reference is not None:
-            self._score(row, step, step.reference, top, left)
         elif step.weight is not None:
             merge = window.dilation[1] == 1 and step.source.channels == pixel(buffer)
             self._weights(row, step, tile, merge)
-
-    def _score(self, row: Row, step: Compute, reference: View, top: int, left: int) -> None:
-        assert step.weight is not None and step.source is not None
-        row[K.REFERENCE : K.REFERENCE_PIXEL + 1] = self.memory.place(reference, top, left)
-        row[K.RUN] = step.source.channels
-        dense = all(view.channels == pixel(self.buffers[view.buffer]) for view in (step.source, reference))
-        if dense and row[K.DILATION_W] == 1:
-            row[K.RUN], row[K.KERNEL_W] = row[K.RUN] * row[K.KERNEL_W], 1
-        row[K.WEIGHT] = self.memory.w.add(pack_score(step.weight, int(row[K.RUN])), LANES)
 
     def _number(self, core: Core, tile: Tile | None) -> int:
         if (core, tile) not in self.specs:

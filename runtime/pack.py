@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.runtime.kernels.table import LANES
+from skipfx.runtime.kernels.table import LANES, TAPS
 
 Floats = NDArray[np.float32]
 
@@ -28,9 +28,11 @@ def pack_conv(weight: Floats, bias: Floats, groups: int, vectors: int) -> tuple[
     return np.ascontiguousarray(panels), pad_channels(bias.reshape(groups, -1))
 
 
-def pack_score(weight: Floats, run: int) -> Floats:
-    """[1, C, kh, kw] -> [kh, kw x C / run, run], runs filled up."""
-    return pad_channels(weight[0].transpose(1, 2, 0).reshape(weight.shape[2], -1, run))
+def pack_weigh(weight: Floats) -> Floats:
+    """[1, C, kh, kw] -> [taps / TAPS, C / LANES, TAPS, LANES], taps and channels filled up."""
+    taps = pad_channels(weight.reshape(weight.shape[1], -1).T)
+    taps = np.pad(taps, [(0, -len(taps) % TAPS), (0, 0)])
+    return np.ascontiguousarray(taps.reshape(-1, TAPS, taps.shape[1] // LANES, LANES).swapaxes(1, 2))
 
 
 def pack_depthwise(weight: Floats) -> Floats:

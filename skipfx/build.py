@@ -9,7 +9,7 @@ from torch.utils._pytree import TreeSpec
 
 from skipfx.errors import OptionError
 from skipfx.passes.lower import lower
-from skipfx.plan import Compute
+from skipfx.plan import Named
 from skipfx.runtime.assemble import assemble
 from skipfx.runtime.backends import backend, named
 from skipfx.runtime.engine import Engine, Part, Program
@@ -112,7 +112,7 @@ def compile_engine(
         info={
             "options": skip.options.model_dump(mode="json"),
             "report": skip.report.model_dump(mode="json"),
-            "steps": [step.name for segment in plan.segments for step in segment.steps if isinstance(step, Compute)],
+            "steps": [step.name for segment in plan.segments for step in segment.steps if isinstance(step, Named)],
         },
     )
     return Engine(program, threads)

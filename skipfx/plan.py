@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 Place = tuple[int, int, int]
 Core = Literal[
     "none", "conv", "depthwise", "max_pool", "avg_pool", "resize", "move",
-    "sum", "max", "min", "argmax", "norm", "softmax", "log_softmax", "score",
+    "sum", "max", "min", "argmax", "norm", "softmax", "log_softmax",
 ]  # fmt: skip
 Floats = NDArray[np.float32]
 
@@ -128,7 +128,6 @@ class Compute:
         expr: over the core's value and the operands.
         channels: per-channel parameters [C] of `expr`.
         weight, bias: of the core, [C_out, C_in / groups, kh, kw] and [C_out].
-        reference: for "score", which sums up weight x |source - reference|: what the source is compared with.
         taps: for "resize": rows and columns, each [lines, taps] of weights; the indices are in `active`.
         tables: for "move": (row, column, channel) of the source per output row, column and channel, which add up; None
             as row or column for the fill.
@@ -156,7 +155,6 @@ class Compute:
     groups: int = 1
     window: Source | None = None
     keep: Keep | None = None
-    reference: View | None = None
     taps: tuple[Floats, ...] = ()
     count_pad: bool = True
     tables: tuple[tuple[Place | None, ...], ...] = ()
@@ -164,16 +162,94 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class Weigh:
+    """The first half of a gate's score: at each position, a number for every tap of the window that may read it.
+
+    out[t] = sum over the channels of weight[t] |source - reference|; the whole of a score is a sum of such numbers.
+
+    Attributes:
+        name: of the gate.
+        source: what the gated convolution reads.
+        reference: of the same size: what it is compared with.
+        out: with a channel for every tap.
+        weight: [1, C, kh, kw].
+        active: what makes a position active.
+        size: height and width of the source.
+    """
+
+    name: str
+    source: View
+    reference: View
+    out: View
+    weight: Floats
+    active: tuple[Source, ...]
+    size: Pair
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per position."""
+        return self.weight.size
+
+
+@dataclass(frozen=True)
+class Score:
+    """The second half: out = operand + sign x sum over the window of the numbers that belong to its taps.
+
+    Attributes:
+        name: of the gate.
+        source, window: what `Weigh` wrote, and where the taps read it.
+        operand: of one channel; sign: 1 or -1.
+        out: of one channel; map: the change map that marks what was computed.
+        active: what makes a position active.
+        size: height and width of the output.
+    """
+
+    name: str
+    source: View
+    window: Source
+    operand: View
+    sign: int
+    out: View
+    map: int
+    active: tuple[Source, ...]
+    size: Pair
+
+
+@dataclass(frozen=True)
+class Follow:
+    """Moves a reference to what it is compared with; the numbers of `Weigh` become 0 there.
+
+    Attributes:
+        name: of the gate.
+        source: what is copied.
+        out: the reference; map: marks where a number was not 0.
+        weighed: those numbers.
+        active: what makes a position active.
+        size: height and width of the source.
+    """
+
+    name: str
+    source: View
+    out: View
+    map: int
+    weighed: View
+    active: tuple[Source, ...]
+    size: Pair
+
+
+@dataclass(frozen=True)
 class Open:
     """Opens the blocks of a map of scores in which a score that was just computed stands and any exceeds a limit.
 
     Attributes:
+        name: of the gate.
         scores: of one channel; they become 0 where a block opens.
         map: the change map that marks the open positions.
         limit: what a score must exceed, strictly.
         block: side of the blocks.
     """
 
+    name: str
     scores: View
     map: int
     limit: float
@@ -188,7 +264,9 @@ class Emit:
     view: View
 
 
-Step = Ingest | Compute | Open | Emit
+GateStep = Weigh | Score | Open | Follow
+Named = Compute | GateStep
+Step = Ingest | Named | Emit
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ STRETCH = 64
 S = SourceColumn
 
 
+def own_part(mem: Any, task: Any, tasks: Any, row: Any) -> Any:
+    """Where the task's part of a list starts: that of its band of rows."""
+    return mem.c[row + K.LIST] + mem.c[row + K.HEIGHT] * task // tasks * mem.c[row + K.WIDTH] + task * TILE
+
+
 @T.inline
 def compact(mem: Any, marks: Any, first: Any, width: Any, tag: Any, start: Any, found: Any) -> None:
     """Appends tag | x to the list at `start` for every x < width whose mark is 1; empty stretches cost one look."""
@@ -112,7 +117,7 @@ def active(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
     width = T.Bind(mem.c[row + K.WIDTH])
     low = T.Bind(height * task // tasks)
     high = T.Bind(height * (task + 1) // tasks)
-    start = T.Bind(mem.c[row + K.LIST] + low * width + task * TILE)
+    start = T.Bind(own_part(mem, task, tasks, row))
     found = T.alloc_buffer((1,), "int64")
     state = T.alloc_buffer((2,), "int64")  # anything changed; everything is active
     found[0] = T.int64(0)

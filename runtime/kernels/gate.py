@@ -1,72 +1,72 @@
 """The gates that choose output positions: scores of a residual, the blocks that open, and lists within a mask."""
 
-from operator import add
 from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.active import STRETCH, close
+from skipfx.runtime.kernels.active import STRETCH, close, own_part
 from skipfx.runtime.kernels.conv import offset
-from skipfx.runtime.kernels.lanes import fold
 from skipfx.runtime.kernels.memory import address
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, TILE, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
-POSITIONS = 6  # of a tile of scores
 
 
 @T.inline
 def score(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-    """Sum over window and channels of a |x - reference|, one number for a position.
-
-    Weights are packed [kh, kw, run]. Lanes hold channels and are folded as a tree.
-    """
-    scratch = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
-    pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
+    """Adds up what was weighed for the taps of a window, at the task's part of the list."""
+    start = T.Bind(own_part(mem, task, tasks, row))
+    number = T.Bind(mem.n[mem.c[row + K.LIST_COUNT] + task])
     kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
-    run = T.Bind(mem.c[row + K.RUN])
-    blocks = T.Bind((run + (LANES - 1)) // LANES)
-    row_step = T.Bind(mem.c[row + K.REFERENCE_ROW] * mem.c[row + K.DILATION_H])
-    pixel_step = T.Bind(mem.c[row + K.REFERENCE_PIXEL] * mem.c[row + K.DILATION_W])
-    for tile in range((count + (POSITIONS - 1)) // POSITIONS):
-        here = T.alloc_buffer((POSITIONS,), "int64")
-        there = T.alloc_buffer((POSITIONS,), "int64")
-        sums = T.alloc_buffer((POSITIONS, LANES), "float32")
-        for p in T.unroll(POSITIONS):
-            position = T.Bind(mem.q[first + tile * POSITIONS + p])
-            here[p] = mem.c[row + K.IN] + offset(mem, row, position)
-            there[p] = (
-                mem.c[row + K.REFERENCE]
-                + (position >> SHIFT) * mem.c[row + K.STRIDE_H] * mem.c[row + K.REFERENCE_ROW]
-                + (position & MASK) * mem.c[row + K.STRIDE_W] * mem.c[row + K.REFERENCE_PIXEL]
-            )
-            for v in T.vectorized(LANES):
-                sums[p, v] = T.float32(0)
+    sign = T.Bind(mem.w[mem.c[row + K.WEIGHT]])
+    for i in range(number):
+        position = T.Bind(mem.q[start + i])
+        y = T.Bind(position >> SHIFT)
+        x = T.Bind(position & MASK)
+        window = T.Bind(mem.c[row + K.IN] + offset(mem, row, position))
+        total = T.alloc_buffer((1,), "float32")
+        total[0] = T.float32(0)
         for kh in range(mem.c[row + K.KERNEL_H]):
             for kw in range(kernel_w):
-                x = T.Bind(kh * mem.c[row + K.STEP_H] + kw * mem.c[row + K.STEP_W])
-                h = T.Bind(kh * row_step + kw * pixel_step)
-                weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * blocks * LANES)
-                for block in range(run // LANES):
-                    at = T.Bind(block * LANES)
-                    for p in T.unroll(POSITIONS):
-                        for v in T.vectorized(LANES):
-                            size = T.meta_var(T.abs(mem.a[here[p] + x + at + v] - mem.a[there[p] + h + at + v]))
-                            sums[p, v] = sums[p, v] + size * mem.w[weight + at + v]
-                if run % LANES > 0:  # what stands behind the channels does not count
-                    at = T.Bind(run // LANES * LANES)
-                    for p in T.unroll(POSITIONS):
-                        for v in T.vectorized(LANES):
-                            size = T.meta_var(T.abs(mem.a[here[p] + x + at + v] - mem.a[there[p] + h + at + v]))
-                            term = T.meta_var(T.Select(at + v < run, size * mem.w[weight + at + v], T.float32(0)))
-                            sums[p, v] = sums[p, v] + term
-        for p in T.unroll(POSITIONS):
-            total = T.alloc_buffer((LANES,), "float32")
+                tap = T.meta_var(kh * kernel_w + kw)
+                total[0] = total[0] + mem.a[window + kh * mem.c[row + K.STEP_H] + kw * mem.c[row + K.STEP_W] + tap]
+        mem.a[address(mem, row + K.OUT, y, x)] = mem.a[address(mem, row + K.OPERANDS, y, x)] + sign * total[0]
+        mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
+        mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+    mem.n[mem.c[row + K.COUNT] + task] = number
+
+
+@T.inline
+def follow(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
+    """Moves a reference, and marks where a score notices."""
+    start = T.Bind(own_part(mem, task, tasks, row))
+    channels = T.Bind(mem.c[row + K.CHANNELS])
+    whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES * LANES)
+    moved = T.alloc_buffer((1,), "int64")
+    moved[0] = T.int64(0)
+    for i in range(mem.n[mem.c[row + K.LIST_COUNT] + task]):
+        position = T.Bind(mem.q[start + i])
+        y = T.Bind(position >> SHIFT)
+        x = T.Bind(position & MASK)
+        new = T.Bind(address(mem, row + K.IN, y, x))
+        out = T.Bind(address(mem, row + K.OUT, y, x))
+        for block in range(whole // LANES):
             for v in T.vectorized(LANES):
-                total[v] = sums[p, v]
-            fold(total, add)
-            mem.a[scratch + (tile * POSITIONS + p) * pitch] = total[0]
+                mem.a[out + block * LANES + v] = mem.a[new + block * LANES + v]
+        for channel in range(channels - whole):
+            mem.a[out + whole + channel] = mem.a[new + whole + channel]
+        weighed = T.Bind(address(mem, row + K.REFERENCE, y, x))
+        noticed = T.alloc_buffer((1,), "int64")
+        noticed[0] = mem.n[T.int64(Cell.REFRESH)]
+        for tap in range(mem.c[row + K.RUN]):
+            noticed[0] = noticed[0] | T.Select(mem.a[weighed + tap] == T.float32(0), T.int64(0), T.int64(1))
+            mem.a[weighed + tap] = T.float32(0)
+        if noticed[0] > 0:
+            mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
+            mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+            moved[0] = moved[0] + 1
+    mem.n[mem.c[row + K.COUNT] + task] = moved[0]
 
 
 @T.inline
@@ -143,8 +143,7 @@ def open_blocks(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: An
 @T.inline
 def keep(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Drops the positions of the task's part of a list that lie on the wrong side of a mask."""
-    low = T.Bind(mem.c[row + K.HEIGHT] * task // tasks)
-    start = T.Bind(mem.c[row + K.LIST] + low * mem.c[row + K.WIDTH] + task * TILE)
+    start = T.Bind(own_part(mem, task, tasks, row))
     found = T.alloc_buffer((1,), "int64")
     found[0] = T.int64(0)
     for i in range(mem.n[mem.c[row + K.LIST_COUNT] + task]):

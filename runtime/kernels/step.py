@@ -23,12 +23,13 @@ from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
 from skipfx.runtime.kernels.epilogue import epilogue, settle, value_of
-from skipfx.runtime.kernels.gate import keep, open_blocks, score
+from skipfx.runtime.kernels.gate import follow, keep, open_blocks, score
 from skipfx.runtime.kernels.memory import Memory, kernel
 from skipfx.runtime.kernels.move import move
 from skipfx.runtime.kernels.pool import pool
 from skipfx.runtime.kernels.resize import resize
 from skipfx.runtime.kernels.table import TILE, Cell, Column, Core, CoreSpec, Op, Tile
+from skipfx.runtime.kernels.weigh import weigh
 
 K = Column
 Body = Callable[..., None]
@@ -43,6 +44,9 @@ STEPS: dict[Op, Body] = {
     Op.EMIT: emit,
     Op.KEEP: keep,
     Op.OPEN: open_blocks,
+    Op.WEIGH: weigh,
+    Op.SCORE: score,
+    Op.FOLLOW: follow,
 }
 TILED: dict[Core, Callable[[Tile], Body]] = {Core.CONV: conv, Core.DEPTHWISE: depthwise}
 CORES: dict[Core, Body] = {
@@ -57,7 +61,6 @@ CORES: dict[Core, Body] = {
     Core.NORM: reduce.channel_norm,
     Core.SOFTMAX: reduce.channel_softmax,
     Core.LOG_SOFTMAX: reduce.channel_log_softmax,
-    Core.SCORE: score,
 }
 
 

@@ -26,6 +26,7 @@ TILE: Final = 12  # lists are filled up to a multiple of it; register tiles hold
 LANES: Final = 16  # channels of a vector
 SCRATCH: Final = 8192  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
+TAPS: Final = 3  # of a gate's window that are weighed at a time
 LINES: Final = 3
 SHIFT: Final = 16
 MASK: Final = (1 << SHIFT) - 1
@@ -50,6 +51,9 @@ class Op(IntEnum):
     EMIT = 7
     KEEP = 8
     OPEN = 9
+    WEIGH = 10
+    SCORE = 11
+    FOLLOW = 12
 
 
 class Core(IntEnum):
@@ -69,7 +73,6 @@ class Core(IntEnum):
     NORM = 11
     SOFTMAX = 12
     LOG_SOFTMAX = 13
-    SCORE = 14
 
 
 class Tile(NamedTuple):
@@ -175,7 +178,7 @@ class Column(IntEnum):
     TABLE_C = 75  # in c: what a move adds per channel
     SPOTS_SIZE = 76
     SPARE = 77  # floats behind the channels that may be overwritten
-    REFERENCE = 78  # of a score, like IN
+    REFERENCE = 78  # of a gate: first float of the picture, floats per row, floats per position
     REFERENCE_ROW = 79
     REFERENCE_PIXEL = 80
     BLOCK = 81  # side of the blocks that open

@@ -55,10 +55,10 @@ def layer_times(engine: Engine, clip: Clip, rounds: int) -> list[LayerTime]:
     found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     listing: list[Any] = []
     for row, op in _rows(engine):
-        if op in (Op.LIST, Op.OPEN, Op.KEEP):  # they stand before the layer that needs them
+        if op in (Op.LIST, Op.KEEP):  # they stand before the layer that needs them
             listing.append(row)
             continue
-        name = next(names) if op == Op.COMPUTE else OUTPUTS if op == Op.EMIT else FRAMES
+        name = OUTPUTS if op == Op.EMIT else FRAMES if op <= Op.COMMIT else next(names)
         times = (now[row], sum(now[one] for one in listing), full[row] + sum(full[one] for one in listing))
         found[name] = [old + new for old, new in zip(found[name], times, strict=True)]
         listing.clear()
