@@ -8,8 +8,8 @@ single images. The realised share is
 
     (time of the fastest dense engine / time of the stream) / (MACs of the network / active MACs)
 
-round by round, with its median and range. Active multiply-accumulates (MACs) are all that the stream computed: gates,
-what their carries take, and mask units included.
+round by round, with its median and range. Active multiply-accumulates (MACs) are all that the stream computed, gates
+and mask units included.
 """
 
 import json

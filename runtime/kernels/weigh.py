@@ -9,11 +9,13 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.active import own_part
+from skipfx.runtime.kernels.approach import READ, fetch
 from skipfx.runtime.kernels.lanes import fold
 from skipfx.runtime.kernels.memory import address
 from skipfx.runtime.kernels.table import LANES, MASK, SHIFT, TAPS, Cell, Column
 
 K = Column
+AHEAD = 3  # tiles that are asked for before they are needed: references have left the caches
 PIXELS = 4  # of a register tile, which holds a vector for each and each of TAPS
 
 
@@ -44,6 +46,9 @@ def weigh(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
         there = T.alloc_buffer((PIXELS,), "int64")
         out = T.alloc_buffer((PIXELS,), "int64")
         for p in T.unroll(PIXELS):
+            soon = T.Bind(mem.q[start + T.min((tile + AHEAD) * PIXELS + p, number - 1)])
+            fetch(mem, address(mem, row + K.IN, soon >> SHIFT, soon & MASK), channels, READ)
+            fetch(mem, address(mem, row + K.REFERENCE, soon >> SHIFT, soon & MASK), channels, READ)
             position = T.Bind(mem.q[start + tile * PIXELS + p])
             here[p] = address(mem, row + K.IN, position >> SHIFT, position & MASK)
             there[p] = address(mem, row + K.REFERENCE, position >> SHIFT, position & MASK)

@@ -96,11 +96,18 @@ def learned(skip: SkipModel, clip: list[Frames], seed: int = 0) -> SkipModel:
     return skip
 
 
-def gated(model: nn.Module, gate: Gate, block: Any = 1) -> tuple[SkipModel, list[Frames]]:
-    """A transformed network and a clip on which its gates open and shut, none of them close to its limit."""
+def gated(model: nn.Module, gate: Gate, block: Any = 1, still: int = 0) -> tuple[SkipModel, list[Frames]]:
+    """A transformed network and a clip on which its gates open and shut, none of them close to its limit.
+
+    Args:
+        model, gate, block: of the transformation.
+        still: columns at the right in which nothing moves.
+    """
     skip = transform(model, (torch.rand(1, 3, 21, 27),), gate=gate, block=block)
     for seed in range(30):
         clip = moving_clip(3, 21, 27, length=6, noise=0.02, seed=seed)
+        for frames in clip[1:]:
+            frames[0][..., 27 - still :] = clip[0][0][..., 27 - still :]
         if isinstance(gate, LEARNED):
             learned(skip, clip, seed)
         if margin(skip.graph_module, clip) > SAFE:
@@ -152,9 +159,9 @@ def test_a_still_frame_computes_nothing_and_changes_nothing(gate: Gate, block: i
 
 @pytest.mark.parametrize("gate", [Gumbel(block=1), Gumbel(block=4), Gumbel(block=4, reference="previous")])
 def test_only_what_a_gate_opens_is_computed(gate: Gumbel) -> None:
-    """A gate looks where its window holds a change, and its convolution is computed where it fires."""
+    """Channels are read where they changed, and a convolution is computed where its gate fires."""
     model = seeded(nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 7, 3, 2), nn.ReLU()))
-    skip, clip = gated(model, gate)
+    skip, clip = gated(model, gate, still=12)
     masks, states = _Masks(skip.graph_module), zero_states(skip.graph_module)
     stream = compile_engine(skip, threads=2).stream()
     before = None
@@ -163,9 +170,9 @@ def test_only_what_a_gate_opens_is_computed(gate: Gumbel) -> None:
         stream(*frames)
         active = stream.active()
         if before is not None:
-            moved = (frames[0] != before).any(1, keepdim=True)
-            near = F.max_pool2d(moved.float(), 3, 1, 1)[0, 0] > 0
-            assert np.array_equal(active["0 gate"], near.numpy())
+            moved = (frames[0] != before).any(1)[0].numpy()
+            assert np.array_equal(active["0 gate"], moved)
+            assert 0 < moved.mean() < 1
             for name in ("0", "2"):
                 assert np.array_equal(active[name], masks.found[name]), f"{name} at frame {time}"
         before = frames[0]
@@ -200,7 +207,7 @@ def test_gates_that_are_open_without_a_change(block: Any) -> None:
     for time, (frames, expected) in enumerate(zip(CLIP, reference(skip, CLIP), strict=True)):
         assert_close(flat(stream(*frames)), expected, f"at frame {time}")
         shares = stream.stats.layers
-    assert any(0 < share < 1 for name, share in shares.items() if "gate" not in name and "carry" not in name)
+    assert any(0 < share < 1 for name, share in shares.items() if "gate" not in name)
 
 
 def test_untrained_gates_are_the_dense_model() -> None:
