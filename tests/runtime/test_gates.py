@@ -99,9 +99,7 @@ def learned(skip: SkipModel, clip: list[Frames], seed: int = 0) -> SkipModel:
 def gated(model: nn.Module, gate: Gate, block: Any = 1, still: int = 0) -> tuple[SkipModel, list[Frames]]:
     """A transformed network and a clip on which its gates open and shut, none of them close to its limit.
 
-    Args:
-        model, gate, block: of the transformation.
-        still: columns at the right in which nothing moves.
+    In the `still` columns at the right nothing moves.
     """
     skip = transform(model, (torch.rand(1, 3, 21, 27),), gate=gate, block=block)
     for seed in range(30):
