@@ -80,6 +80,7 @@ class Assembler:
             layers=tuple(self.layers),
             cores=tuple(self.cores.specs),
             epilogues=tuple(self.epilogues),
+            islands=sum(segment.island is not None for segment in self.plan.segments),
         )
 
     def _segment(self, index: int, segment: Segment) -> Call:

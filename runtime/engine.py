@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.errors import ArtifactError, OptionError, UsageError
+from skipfx.errors import ArtifactError, OptionError
 from skipfx.plan import Island
 from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.image import Call, LayerCell
@@ -113,9 +113,10 @@ class Engine:
             DeviceError: the engine is for a GPU, and there is none that runs it.
         """
         if self.on_gpu:
+            from skipfx.runtime.gpu.batch import Batch
             from skipfx.runtime.gpu.stream import DeviceStream
 
-            return DeviceStream(self, self.device, refresh_every)
+            return DeviceStream(self, Batch(self.program, self.device, 1), refresh_every=refresh_every)
         return Stream(self, refresh_every=refresh_every)
 
     def lanes(self, count: int, refresh_every: int | None = None) -> Lanes:
@@ -126,11 +127,15 @@ class Engine:
             refresh_every: frames between two refreshes; None: only the first frame is one.
 
         Raises:
-            UsageError: the engine is for a GPU.
+            DeviceError: the engine is for a GPU, and there is none that runs it.
         """
+        if count < 1:
+            raise OptionError(f"expected at least one lane, got {count}")
         if self.on_gpu:
-            raise UsageError("streams on a GPU do not run in lock step yet: make a stream for each camera")
-        return Lanes(self, count, refresh_every)
+            from skipfx.runtime.gpu.lanes import DeviceLanes
+
+            return DeviceLanes(self, count, refresh_every)
+        return Lanes(self, [self.stream(refresh_every) for _ in range(count)])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Writes the artifact; see `skipfx.runtime.artifact.save`."""

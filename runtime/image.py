@@ -73,6 +73,7 @@ class Image:
         held_bytes: bytes of the values that are held, without borders and bookkeeping.
         w, c: the shared constants.
         cores, epilogues: what the compiled module must hold.
+        islands: how many dense parts run between the calls or behind the last.
     """
 
     sizes: tuple[int, int, int, int, int]
@@ -84,6 +85,7 @@ class Image:
     layers: tuple[LayerCell, ...]
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
+    islands: int
 
 
 def pixel(buffer: Buffer) -> int:

@@ -49,6 +49,11 @@ class OutputSlots(Generic[Made]):
             self._full[slot] = True
         return self._arrays[slot], slot, self._full[slot]
 
+    @property
+    def last(self) -> Made:
+        """The array that is up to date."""
+        return self._arrays[self._last]
+
     def written(self, slot: int) -> None:
         """Says that the array of a slot is up to date."""
         self._full[slot] = False

@@ -49,7 +49,7 @@ class Stream(BaseStream):
     @property
     def stats(self) -> Stats:
         """What the last frame cost."""
-        layers, macs, counts = {}, 0, self._n[:]
+        layers, macs, counts = {}, 0, self._numbers()
         for layer in self.engine.program.layers:
             active = int(counts[layer.counts : layer.counts + self.engine.threads].sum())
             macs += active * layer.macs
@@ -84,12 +84,27 @@ class Stream(BaseStream):
         for name in ("a", "since_refresh"):
             if name not in state or state[name].shape != own[name].shape or state[name].dtype != own[name].dtype:
                 raise UsageError(f"the state does not fit this engine: {name!r} is missing or has another shape")
-        self._a[: state["a"].size], self._m[:], self._n[:] = state["a"], 0, 0
+        self._a[: state["a"].size] = state["a"]
+        self._forget_changes()
         self._values = {name[6:]: value.copy() for name, value in state.items() if name.startswith("value.")}
         since = int(state["since_refresh"])
         self._since_refresh = None if since < 0 else since
-        self._slots.forget()
         self._emitted_full = True
+
+    def held(self, like: list[Array]) -> list[Array]:
+        """The outputs of the last frame, flattened; before the first, zeros in the shapes of `like`."""
+        if self._values.keys() < {key for key in self.engine.program.outputs if isinstance(key, str)}:
+            return [np.zeros_like(leaf) for leaf in like]
+        return self._leaves(self._slots.last, self._values)
+
+    def _numbers(self) -> Array:
+        """The numbers of the last frame, the cells first."""
+        return self._n
+
+    def _forget_changes(self) -> None:
+        """Forgets what the last frame changed, because the state was replaced."""
+        self._m[:], self._n[:] = 0, 0
+        self._slots.forget()
 
     def _run(self, frames: list[Array]) -> list[Array]:
         use_threads(self.engine.threads)

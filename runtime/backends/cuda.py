@@ -69,7 +69,7 @@ def compile_cuda(target: str, image: Image) -> tuple[bytes, str]:
             f"GPU architecture {', '.join(sorted(unknown))} is unknown; expected some of {', '.join(ARCHITECTURES)}"
         )
     names = tuple(name for name in ARCHITECTURES if name in asked) or ARCHITECTURES
-    if len(image.calls) > 1:
+    if image.islands:
         raise CompileError(
             "the network has dense islands (`skipfx inspect` says which and why), and a GPU does not run them yet: "
             "compile it for the CPU"

@@ -50,8 +50,8 @@ class Driver(Protocol):
     def zero(self, address: int, size: int, queue: int) -> None:
         """Sets bytes to zero."""
 
-    def launch(self, kernel: Any, pointers: tuple[int, ...], row: int, queue: int) -> None:
-        """Launches a kernel on blocks x THREADS threads."""
+    def launch(self, kernel: Any, pointers: tuple[int, ...], numbers: tuple[int, ...], queue: int) -> None:
+        """Launches a kernel on blocks x THREADS threads; the number of blocks is its last argument."""
 
     def record(self, work: Callable[[int], None]) -> Callable[[int], None]:
         """Records what `work(queue)` launches; gives what launches all of it on a queue."""
@@ -145,9 +145,10 @@ class CudaDriver:
         """Sets bytes to zero."""
         self._call(self.cuda.cuMemsetD8Async, address, 0, size, queue)
 
-    def launch(self, kernel: Any, pointers: tuple[int, ...], row: int, queue: int) -> None:
+    def launch(self, kernel: Any, pointers: tuple[int, ...], numbers: tuple[int, ...], queue: int) -> None:
         """Launches a kernel of `skipfx.runtime.kernels.cuda`."""
-        arguments = ((*pointers, row, self.blocks), (*(c_void_p for _ in pointers), c_int64, c_int64))
+        values = (*pointers, *numbers, self.blocks)
+        arguments = (values, (c_void_p,) * len(pointers) + (c_int64,) * (len(numbers) + 1))
         self._call(self.cuda.cuLaunchKernel, kernel, self.blocks, 1, 1, THREADS, 1, 1, 0, queue, arguments, 0)
 
     def record(self, work: Callable[[int], None]) -> Callable[[int], None]:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 Pairs = tuple[tuple[int, int], ...]
 K = Column
 NAMES = {
-    Op.CLEAR: "clear",
-    Op.COMPARE: "compare",
-    Op.DILATE: "dilate",
-    Op.DECIDE: "decide",
-    Op.COMMIT: "commit",
-    Op.LIST: "active",
-    Op.EMIT: "emit",
+    Op.CLEAR: ("clear", "begin"),
+    Op.COMPARE: ("compare",),
+    Op.DILATE: ("dilate",),
+    Op.DECIDE: ("decide",),
+    Op.COMMIT: ("commit",),
+    Op.LIST: ("active",),
+    Op.EMIT: ("emit",),
 }
 
 
@@ -32,21 +32,19 @@ class Launch:
     Attributes:
         kernel: its name.
         row: first number of the row in `c`.
-        zero_counts: whether the counts are set to zero behind it.
     """
 
     kernel: str
     row: int
-    zero_counts: bool = False
 
 
 def launches(program: "Program") -> tuple[Launch, ...]:
-    """The launches of a step, in order."""
+    """The launches of a step, in order: frames are looked at before anything of the last step is let go."""
     c, found = program.c, []
-    for row in rows(program.parts[0].call):
+    for row in sorted(rows(program.parts[0].call), key=lambda row: c[row + K.OP] != Op.COMPARE):
         op = Op(int(c[row + K.OP]))
-        name = kernel_name(*pair(c, row)) if op is Op.COMPUTE else NAMES[op]
-        found.append(Launch(name, row, zero_counts=op is Op.CLEAR))
+        names = (kernel_name(*pair(c, row)),) if op is Op.COMPUTE else NAMES[op]
+        found += [Launch(name, row) for name in names]
     return tuple(found)
 
 

@@ -32,7 +32,7 @@ class DeviceArray:
         self, driver: Driver, shape: tuple[int, ...], dtype: Any, base: "tuple[DeviceArray, int] | None" = None
     ) -> None:
         self.driver, self.shape, self.dtype = driver, shape, np.dtype(dtype)
-        self.queue = 0
+        self.queue: int = 0 if base is None else base[0].queue
         self.base = base
         if base is None:
             driver.enter()

@@ -30,7 +30,7 @@ Value = Callable[..., Any]
 
 
 def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: tuple[bool, ...]) -> Value:
-    """The arithmetic of one expression, of (memory, row, scratch, y, x, first channel, lane).
+    """The arithmetic of one expression, of (memory, row, scratch, y, x, first channel, lane, where the state starts).
 
     Args:
         expr: ("input", 0) is the core's value if there is a core; the operands follow.
@@ -39,7 +39,7 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
         constant: per operand, whether it is a constant, which all streams share.
     """
 
-    def value(mem: Any, row: Any, scratch: Any, y: Any, x: Any, at: Any, lane: Any) -> Any:
+    def value(mem: Any, row: Any, scratch: Any, y: Any, x: Any, at: Any, lane: Any, state: Any = 0) -> Any:
         def leaf(found: Expr) -> Any:
             kind, index = found
             if kind == "channel":
@@ -48,7 +48,7 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
                 return mem.a[scratch + at + lane]
             number = index - int(has_core)
             column = row + K.OPERANDS + number * OPERAND_COLUMNS
-            first = address(mem, column, y, x)
+            first = address(mem, column, y, x) + (0 if constant[number] else state)
             values = mem.w if constant[number] else mem.a
             return values[first] if broadcast[number] else values[first + at + lane]
 

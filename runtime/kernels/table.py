@@ -100,7 +100,12 @@ class Cell(IntEnum):
     TAKEN = 4  # on a GPU: address of the arrays taken in,
     GIVEN = 5  # and of the array given out
     STIRRED = 6  # something that was taken in has changed
-    FIRST_COUNT = 8
+    # on a GPU, where what serves all streams of a batch stands with the first one's
+    SPOILT = 7  # the frame of any stream is bad
+    RUNNING = 8  # how many streams have a frame,
+    RUNS = 9  # which ones, one number behind the other,
+    IDLE = 10  # and whether a stream has none
+    FIRST_COUNT = 16
 
 
 class Column(IntEnum):

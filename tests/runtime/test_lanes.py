@@ -56,6 +56,25 @@ def test_a_bad_frame_in_one_lane_leaves_all_as_they_were(engine: Engine) -> None
     assert lanes.stats == other.stats
 
 
+def test_lanes_without_a_frame_cost_nothing_and_stay(engine: Engine) -> None:
+    lanes, streams = engine.lanes(3), [engine.stream() for _ in CLIPS]
+    assert not flat(lanes(batch(0), only=[2]))[0][:2].any()
+    last = [streams[lane](CLIPS[lane][0]) for lane in range(3)]
+    lanes(batch(0), only=[0, 1])
+    for time, only in enumerate([[1], [2, 0]], start=1):
+        spoilt = batch(time)
+        for lane in {0, 1, 2} - {*only}:
+            spoilt[lane] = np.nan
+        found, before = flat(lanes(spoilt, only=only)), lanes.stats
+        for lane in only:
+            last[lane] = streams[lane](CLIPS[lane][time])
+        assert_same(found, [np.concatenate(last)], f"at frame {time}")
+        assert before == tuple(stream.stats for stream in streams)
+    for wrong in ([], [0, 0], [3], [-1]):
+        with pytest.raises(OptionError, match="some of the lanes 0 to 2, each once"):
+            lanes(batch(0), only=wrong)
+
+
 def test_reset_forgets_all_lanes(engine: Engine) -> None:
     lanes = engine.lanes(3)
     first = lanes(batch(0))

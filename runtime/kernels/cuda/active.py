@@ -1,4 +1,4 @@
-"""Active lists on a GPU: the output positions whose window holds a change, compacted.
+"""Active lists on a GPU: the output positions whose window holds a change, of all streams, compacted.
 
 A block looks at THREADS positions of a row at a time, counts its hits by a running sum and takes room for them in the
 list by one atomic addition. So positions stand in row order within a row's run; the order of the runs is left to
@@ -9,8 +9,9 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from skipfx.runtime.kernels.cuda.streams import cell, line_at, lines, listed, packed, stream_at
 from skipfx.runtime.kernels.cuda.thread import atomic_add, running_sum, share, sync
-from skipfx.runtime.kernels.table import SHIFT, THREADS, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.table import THREADS, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
@@ -31,15 +32,16 @@ def beside(mem: Any, source: Any, x: Any, k: Any) -> Any:
 
 
 @T.inline
-def find(mem: Any, row: Any, y: Any, x: Any, hit: Any) -> None:
+def find(mem: Any, row: Any, stream: Any, y: Any, x: Any, hit: Any) -> None:
     """Sets `hit` where the window of a position holds a change."""
+    maps = T.Bind(stream * mem.bytes)
     for i in range(mem.c[row + K.SOURCE_COUNT]):
         source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
         for k in range(mem.c[source + S.KERNEL_H]):
             line = T.Bind(above(mem, source, y, k))
             if T.And(line >= 0, line < mem.c[source + S.HEIGHT]):
-                if mem.m[mem.c[source + S.FLAGS] + line] > 0:
-                    changes = T.Bind(mem.c[source + S.MAP] + line * mem.c[source + S.MAP_ROW])
+                if mem.m[maps + mem.c[source + S.FLAGS] + line] > 0:
+                    changes = T.Bind(maps + mem.c[source + S.MAP] + line * mem.c[source + S.MAP_ROW])
                     for j in range(mem.c[source + S.KERNEL_W]):
                         column = T.Bind(beside(mem, source, x, j))
                         if T.And(column >= 0, column < mem.c[source + S.WIDTH]):
@@ -47,60 +49,59 @@ def find(mem: Any, row: Any, y: Any, x: Any, hit: Any) -> None:
 
 
 @T.inline
-def touch(mem: Any, row: Any, y: Any, touched: Any) -> None:
-    """Sets `touched` where any row that an output row reads holds a change."""
+def touch(mem: Any, row: Any, stream: Any, y: Any, all: Any, touched: Any) -> None:
+    """Sets `touched` where any row that an output row reads holds a change, `all` where every position is active."""
+    all[0] = mem.n[cell(mem, T.int64(Cell.REFRESH), stream)]
+    touched[0] = all[0]
     for i in range(mem.c[row + K.SOURCE_COUNT]):
         source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
-        if mem.n[mem.c[source + S.COUNT]] > 0:
+        if mem.n[cell(mem, mem.c[source + S.COUNT], stream)] > 0:
+            if mem.c[source + S.KIND] == 2:
+                all[0] = T.int64(1)
+                touched[0] = T.int64(1)
             for k in range(mem.c[source + S.KERNEL_H]):
                 line = T.Bind(above(mem, source, y, k))
                 if T.And(line >= 0, line < mem.c[source + S.HEIGHT]):
-                    touched[0] = touched[0] | T.Cast("int64", mem.m[mem.c[source + S.FLAGS] + line])
+                    flag = T.meta_var(mem.m[stream * mem.bytes + mem.c[source + S.FLAGS] + line])
+                    touched[0] = touched[0] | T.Cast("int64", flag)
 
 
 @T.inline
-def list_row(mem: Any, thread: Any, row: Any, y: Any, width: Any, sums: Any, base: Any) -> None:
+def list_row(mem: Any, thread: Any, row: Any, stream: Any, y: Any, all: Any, sums: Any, base: Any) -> None:
     """Appends the active positions of a row."""
+    width = T.Bind(mem.c[row + K.WIDTH])
     for j in range((width + (THREADS - 1)) // THREADS):
         x = T.Bind(thread + j * THREADS)
         hit = T.alloc_buffer((1,), "int64", scope="local")
         hit[0] = T.int64(0)
         if x < width:
-            find(mem, row, y, x, hit)
+            hit[0] = all[0]
+            if all[0] == 0:
+                find(mem, row, stream, y, x, hit)
         sums[thread] = hit[0]
         running_sum(sums, thread)
         if thread == 0:
-            base[0] = atomic_add(mem.n, mem.c[row + K.LIST_COUNT], sums[THREADS - 1])
+            base[0] = atomic_add(mem.n, listed(mem, row), sums[THREADS - 1])
+        if thread == 1:
+            T.evaluate(atomic_add(mem.n, cell(mem, mem.c[row + K.LIST_COUNT], stream), sums[THREADS - 1]))
         sync()
         if hit[0] > 0:
-            mem.q[mem.c[row + K.LIST] + base[0] + sums[thread] - 1] = (y << SHIFT) | x
+            mem.q[mem.c[row + K.LIST] * mem.streams + base[0] + sums[thread] - 1] = packed(stream, y, x)
         sync()
 
 
 @T.inline
 def active(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
-    """Fills the list; its count starts at zero."""
+    """Fills the list, and counts what is of which stream; the counts start at zero."""
     height = T.Bind(mem.c[row + K.HEIGHT])
-    width = T.Bind(mem.c[row + K.WIDTH])
     sums = T.alloc_buffer((THREADS,), "int64", scope="shared")
     base = T.alloc_buffer((1,), "int64", scope="shared")
-    all = T.alloc_buffer((1,), "int64", scope="local")
-    all[0] = mem.n[T.int64(Cell.REFRESH)]
-    for i in range(mem.c[row + K.SOURCE_COUNT]):
-        source = T.Bind(mem.c[row + K.SOURCES] + i * S.NUMBERS)
-        if T.And(mem.n[mem.c[source + S.COUNT]] > 0, mem.c[source + S.KIND] == 2):
-            all[0] = T.int64(1)
-    for i in range(share(height, block, blocks)):
-        y = T.Bind(block + i * blocks)
+    for i in range(share(lines(mem, height), block, blocks)):
+        item = T.Bind(block + i * blocks)
+        stream = T.Bind(stream_at(mem, item, height))
+        y = T.Bind(line_at(item, height))
+        all = T.alloc_buffer((1,), "int64", scope="local")
         touched = T.alloc_buffer((1,), "int64", scope="local")
-        touched[0] = T.int64(0)
-        if all[0] > 0:
-            for j in range(share(width, thread, THREADS)):
-                x = T.Bind(thread + j * THREADS)
-                mem.q[mem.c[row + K.LIST] + y * width + x] = (y << SHIFT) | x
-        else:
-            touch(mem, row, y, touched)
-            if touched[0] > 0:
-                list_row(mem, thread, row, y, width, sums, base)
-    if T.And(all[0] > 0, T.And(block == 0, thread == 0)):
-        mem.n[mem.c[row + K.LIST_COUNT]] = height * width
+        touch(mem, row, stream, y, all, touched)
+        if touched[0] > 0:
+            list_row(mem, thread, row, stream, y, all, sums, base)

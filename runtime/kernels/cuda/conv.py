@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.conv import offset
+from skipfx.runtime.kernels.cuda.streams import offset
 from skipfx.runtime.kernels.cuda.thread import share, sync
 from skipfx.runtime.kernels.table import LANES, POSITIONS, THREADS, Column
 

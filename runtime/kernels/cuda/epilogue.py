@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from tvm.script import tirx as T
 
+from skipfx.runtime.kernels.cuda.streams import cell, column_of, line_of, place, stream_of
 from skipfx.runtime.kernels.cuda.thread import share, sync
 from skipfx.runtime.kernels.epilogue import Value
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, POSITIONS, SHIFT, THREADS, Cell, Column
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, POSITIONS, THREADS, Cell, Column
 
 K = Column
-MASK = (1 << SHIFT) - 1
 SIDE_BY_SIDE: Final = THREADS // LANES  # positions
 ROUNDS: Final = POSITIONS // SIDE_BY_SIDE
 
@@ -38,18 +38,19 @@ def epilogue(value: Value) -> Callable[..., None]:
     def measure(mem: Any, thread: Any, row: Any, first: Any, count: Any, start: Any, square: Any, large: Any) -> None:
         """Puts new values into the scratch, and the squares and sizes of their differences beside each other."""
         for i in range(ROUNDS):
-            place = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
+            item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
             square[i, thread] = T.float32(0)
             large[i, thread] = T.float32(0)
-            if place < count:
-                position = T.Bind(mem.q[first + place])
-                y = T.Bind(position >> SHIFT)
-                x = T.Bind(position & MASK)
-                out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
-                scratch = T.Bind(start + place * mem.c[row + K.SCRATCH_PITCH])
+            if item < count:
+                position = T.Bind(mem.q[first + item])
+                y = T.Bind(line_of(position))
+                x = T.Bind(column_of(position))
+                state = T.Bind(stream_of(position) * mem.floats)
+                out = T.Bind(place(mem, row + K.OUT, position))
+                scratch = T.Bind(start + item * mem.c[row + K.SCRATCH_PITCH])
                 for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
                     channel = T.Bind(block * LANES + thread % LANES)
-                    made = T.Bind(value(mem, row, scratch, y, x, channel, T.int64(0)))
+                    made = T.Bind(value(mem, row, scratch, y, x, channel, T.int64(0), state))
                     delta = T.Bind(made - mem.a[out + channel])
                     mem.a[scratch + channel] = made
                     square[i, thread] = square[i, thread] + delta * delta
@@ -60,8 +61,8 @@ def epilogue(value: Value) -> Callable[..., None]:
         """Writes the values whose norm is above the threshold, and marks their positions."""
         rms = T.Bind(mem.c[row + K.NORM])
         for i in range(ROUNDS):
-            place = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
-            if place < count:
+            item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
+            if item < count:
                 total = T.Bind(square[i, thread // LANES * LANES])
                 # a sum that is not finite holds NaN or infinity, new or held, which a norm cannot tell from the other
                 norm = T.Bind(
@@ -71,17 +72,22 @@ def epilogue(value: Value) -> Callable[..., None]:
                         T.float32(FLT_MAX),
                     )
                 )
-                if T.Or(mem.n[T.int64(Cell.REFRESH)] > 0, norm > mem.w[mem.c[row + K.THRESHOLD] + rms]):
-                    y = T.Bind(mem.q[first + place] >> SHIFT)
-                    x = T.Bind(mem.q[first + place] & MASK)
-                    out = T.Bind(mem.c[row + K.OUT] + y * mem.c[row + K.OUT_ROW] + x * mem.c[row + K.OUT_PIXEL])
-                    scratch = T.Bind(start + place * mem.c[row + K.SCRATCH_PITCH])
+                position = T.Bind(mem.q[first + item])
+                stream = T.Bind(stream_of(position))
+                fresh = T.Bind(mem.n[cell(mem, T.int64(Cell.REFRESH), stream)])
+                if T.Or(fresh > 0, norm > mem.w[mem.c[row + K.THRESHOLD] + rms]):
+                    y = T.Bind(line_of(position))
+                    maps = T.Bind(stream * mem.bytes)
+                    out = T.Bind(place(mem, row + K.OUT, position))
+                    scratch = T.Bind(start + item * mem.c[row + K.SCRATCH_PITCH])
                     for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
                         mem.a[out + block * LANES + thread % LANES] = mem.a[scratch + block * LANES + thread % LANES]
                     if thread % LANES == 0:
-                        mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
-                        mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
-                        mem.n[mem.c[row + K.COUNT]] = T.int64(1)  # that something changed; nobody asks how much
+                        at = T.meta_var(mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + column_of(position))
+                        mem.m[maps + at] = T.uint8(1)
+                        mem.m[maps + mem.c[row + K.FLAGS] + y] = T.uint8(1)
+                        # that something changed; nobody asks how much
+                        mem.n[cell(mem, mem.c[row + K.COUNT], stream)] = T.int64(1)
 
     @T.inline
     def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:

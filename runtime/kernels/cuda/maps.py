@@ -5,11 +5,11 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from skipfx.runtime.kernels.cuda.streams import column_of, line_of, stream_of
 from skipfx.runtime.kernels.cuda.thread import share
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, OUTSIDE, SHIFT, THREADS, Column
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, OUTSIDE, THREADS, Column
 
 K = Column
-MASK = (1 << SHIFT) - 1
 SIDE_BY_SIDE = THREADS // LANES  # positions
 
 
@@ -23,10 +23,11 @@ def pool(maximum: bool) -> Callable[..., None]:
     @T.inline
     def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
         for i in range(share(count, thread // LANES, SIDE_BY_SIDE)):
-            place = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
-            position = T.Bind(mem.q[first + place])
-            top = T.Bind((position >> SHIFT) * mem.c[row + K.STRIDE_H] - mem.c[row + K.PAD_H])
-            left = T.Bind((position & MASK) * mem.c[row + K.STRIDE_W] - mem.c[row + K.PAD_W])
+            item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
+            position = T.Bind(mem.q[first + item])
+            source = T.Bind(stream_of(position) * mem.floats + mem.c[row + K.IN])
+            top = T.Bind(line_of(position) * mem.c[row + K.STRIDE_H] - mem.c[row + K.PAD_H])
+            left = T.Bind(column_of(position) * mem.c[row + K.STRIDE_W] - mem.c[row + K.PAD_W])
             for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
                 channel = T.Bind(block * LANES + thread % LANES)
                 total = T.alloc_buffer((1,), "float32", scope="local")
@@ -39,12 +40,12 @@ def pool(maximum: bool) -> Callable[..., None]:
                         for kw in range(mem.c[row + K.KERNEL_W]):
                             x = T.Bind(left + kw * mem.c[row + K.DILATION_W])
                             if T.And(x >= 0, x < mem.c[row + K.IN_WIDTH]):
-                                at = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW] + x * mem.c[row + K.IN_PIXEL])
+                                at = T.Bind(source + y * mem.c[row + K.IN_ROW] + x * mem.c[row + K.IN_PIXEL])
                                 inside[0] = inside[0] + 1
                                 total[0] = merge(total[0], mem.a[at + channel])
                 whole = T.meta_var(mem.c[row + K.KERNEL_H] * mem.c[row + K.KERNEL_W])
                 divisor = T.Bind(T.Cast("float32", T.Select(mem.c[row + K.COUNT_PAD] > 0, whole, inside[0])))
-                mem.a[scratch + place * mem.c[row + K.SCRATCH_PITCH] + channel] = (
+                mem.a[scratch + item * mem.c[row + K.SCRATCH_PITCH] + channel] = (
                     total[0] if maximum else total[0] / divisor
                 )
 
@@ -57,9 +58,11 @@ def resize(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any
     taps_h = T.Bind(mem.c[row + K.TAPS_H])
     taps_w = T.Bind(mem.c[row + K.TAPS_W])
     for i in range(share(count, thread // LANES, SIDE_BY_SIDE)):
-        place = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
-        row_taps = T.Bind((mem.q[first + place] >> SHIFT) * taps_h)
-        column_taps = T.Bind((mem.q[first + place] & MASK) * taps_w)
+        item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
+        position = T.Bind(mem.q[first + item])
+        source = T.Bind(stream_of(position) * mem.floats + mem.c[row + K.IN])
+        row_taps = T.Bind(line_of(position) * taps_h)
+        column_taps = T.Bind(column_of(position) * taps_w)
         for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
             channel = T.Bind(block * LANES + thread % LANES)
             total = T.alloc_buffer((1,), "float32", scope="local")
@@ -68,25 +71,27 @@ def resize(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any
                 y = T.Bind(mem.c[mem.c[row + K.TABLE_H] + row_taps + j])
                 for k in range(taps_w):
                     x = T.Bind(mem.c[mem.c[row + K.TABLE_W] + column_taps + k])
-                    at = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW] + x * mem.c[row + K.IN_PIXEL] + channel)
+                    at = T.Bind(source + y * mem.c[row + K.IN_ROW] + x * mem.c[row + K.IN_PIXEL] + channel)
                     weight = T.Bind(
                         mem.w[mem.c[row + K.WEIGHT] + row_taps + j] * mem.w[mem.c[row + K.BIAS] + column_taps + k]
                     )
                     total[0] = total[0] + weight * mem.a[at]
-            mem.a[scratch + place * mem.c[row + K.SCRATCH_PITCH] + channel] = total[0]
+            mem.a[scratch + item * mem.c[row + K.SCRATCH_PITCH] + channel] = total[0]
 
 
 @T.inline
 def move(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
     """The values that the tables name, or the fill where row or column lie outside."""
     for i in range(share(count, thread // LANES, SIDE_BY_SIDE)):
-        place = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
-        above = T.Bind(mem.c[mem.c[row + K.TABLE_H] + (mem.q[first + place] >> SHIFT)])
-        left = T.Bind(mem.c[mem.c[row + K.TABLE_W] + (mem.q[first + place] & MASK)])
+        item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
+        position = T.Bind(mem.q[first + item])
+        source = T.Bind(stream_of(position) * mem.floats + mem.c[row + K.IN])
+        above = T.Bind(mem.c[mem.c[row + K.TABLE_H] + line_of(position)])
+        left = T.Bind(mem.c[mem.c[row + K.TABLE_W] + column_of(position)])
         for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
             channel = T.Bind(block * LANES + thread % LANES)
             value = T.alloc_buffer((1,), "float32", scope="local")
             value[0] = mem.w[mem.c[row + K.WEIGHT]]
             if T.And(above != OUTSIDE, left != OUTSIDE):
-                value[0] = mem.a[mem.c[row + K.IN] + above + left + mem.c[mem.c[row + K.TABLE_C] + channel]]
-            mem.a[scratch + place * mem.c[row + K.SCRATCH_PITCH] + channel] = value[0]
+                value[0] = mem.a[source + above + left + mem.c[mem.c[row + K.TABLE_C] + channel]]
+            mem.a[scratch + item * mem.c[row + K.SCRATCH_PITCH] + channel] = value[0]

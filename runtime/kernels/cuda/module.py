@@ -12,15 +12,24 @@ from skipfx.runtime.kernels.cuda.active import active
 from skipfx.runtime.kernels.cuda.conv import conv, depthwise
 from skipfx.runtime.kernels.cuda.emit import emit
 from skipfx.runtime.kernels.cuda.epilogue import epilogue
-from skipfx.runtime.kernels.cuda.frames import clear, commit, compare, decide, dilate
+from skipfx.runtime.kernels.cuda.frames import begin, clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.cuda.maps import move, pool, resize
+from skipfx.runtime.kernels.cuda.streams import common, listed
 from skipfx.runtime.kernels.cuda.thread import Body, device, share
 from skipfx.runtime.kernels.epilogue import value_of
 from skipfx.runtime.kernels.table import POSITIONS, Cell, Column, Core, CoreSpec
 
 K = Column
 
-STEPS: Final[dict[str, Body]] = {"dilate": dilate, "decide": decide, "commit": commit, "active": active, "emit": emit}
+STEPS: Final[dict[str, Body]] = {
+    "clear": clear,
+    "begin": begin,
+    "dilate": dilate,
+    "decide": decide,
+    "commit": commit,
+    "active": active,
+    "emit": emit,
+}
 CORES: Final[dict[Core, Body]] = {
     Core.CONV: conv,
     Core.DEPTHWISE: depthwise,
@@ -46,7 +55,7 @@ class Kernels(NamedTuple):
 
 def cuda_module(found: Kernels) -> IRModule:
     """The kernels of a network."""
-    kernels = {"clear": clear, "compare": compare} | {name: _unless_bad(body) for name, body in STEPS.items()}
+    kernels = {"compare": compare} | {name: _unless_bad(body) for name, body in STEPS.items()}
     for core, number in found.pairs:
         body = None if core < 0 else CORES[found.cores[core][0]]
         kernels[kernel_name(core, number)] = _unless_bad(_compute(body, epilogue(value_of(*found.epilogues[number]))))
@@ -54,11 +63,11 @@ def cuda_module(found: Kernels) -> IRModule:
 
 
 def _unless_bad(body: Body) -> Body:
-    """Leaves the state alone where a frame holds NaN."""
+    """Leaves the states alone where any frame holds NaN."""
 
     @T.inline
     def guarded(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
-        if mem.n[T.int64(Cell.BAD)] == 0:
+        if common(mem, Cell.SPOILT) == 0:
             body(mem, block, blocks, thread, row)
 
     return guarded
@@ -69,13 +78,14 @@ def _compute(core: Body | None, end: Body) -> Body:
 
     @T.inline
     def compute(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
-        total = T.Bind(mem.n[mem.c[row + K.LIST_COUNT]])
-        scratch = T.Bind(mem.c[row + K.SCRATCH] + block * mem.c[row + K.SCRATCH_SIZE])
+        total = T.Bind(mem.n[listed(mem, row)])
+        first = T.Bind(mem.c[row + K.LIST] * mem.streams)
+        scratch = T.Bind(mem.c[row + K.SCRATCH] * mem.streams + block * mem.c[row + K.SCRATCH_SIZE])
         for i in range(share((total + (POSITIONS - 1)) // POSITIONS, block, blocks)):
             at = T.Bind((block + i * blocks) * POSITIONS)
             count = T.Bind(T.min(total - at, T.int64(POSITIONS)))
             if core is not None:
-                core(mem, thread, row, mem.c[row + K.LIST] + at, count, scratch)
-            end(mem, thread, row, mem.c[row + K.LIST] + at, count, scratch)
+                core(mem, thread, row, first + at, count, scratch)
+            end(mem, thread, row, first + at, count, scratch)
 
     return compute

@@ -18,7 +18,8 @@ from tvm.ir import PointerType, PrimType
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
-from skipfx.runtime.kernels.memory import ENDLESS, Memory, declare
+from skipfx.runtime.kernels.cuda.streams import DeviceMemory
+from skipfx.runtime.kernels.memory import ENDLESS, declare
 from skipfx.runtime.kernels.table import BLOCKS, THREADS, Cell
 
 Body = Callable[..., None]
@@ -36,7 +37,8 @@ def device(name: str, body: Body) -> PrimFunc:
     @T.prim_func(s_tir=True)
     def function(
         ap: T.handle("float32"), mp: T.handle("uint8"), qp: T.handle("int64"), np: T.handle("int64"),
-        wp: T.handle("float32"), cp: T.handle("int64"), row: T.int64, blocks: T.int64,
+        wp: T.handle("float32"), cp: T.handle("int64"), row: T.int64, streams: T.int64, floats: T.int64,
+        bytes: T.int64, numbers: T.int64, blocks: T.int64,
     ):
         T.func_attr({
             "global_symbol": name, "tirx.is_global_func": True, "calling_conv": 2,
@@ -49,13 +51,14 @@ def device(name: str, body: Body) -> PrimFunc:
         n = declare(np, "int64")
         w = declare(wp, "float32")
         c = declare(cp, "int64")
-        fp: T.let[T.handle("float32")] = T.reinterpret(PointerType(PrimType("float32")), n[int(Cell.TAKEN)])
-        op: T.let[T.handle("float32")] = T.reinterpret(PointerType(PrimType("float32")), n[int(Cell.GIVEN)])
+        fp: T.let[T.handle("float32")] = T.reinterpret(PointerType(PrimType("float32")), n[int(Cell.TAKEN) * streams])
+        op: T.let[T.handle("float32")] = T.reinterpret(PointerType(PrimType("float32")), n[int(Cell.GIVEN) * streams])
         f = T.decl_buffer((ENDLESS,), "float32", data=fp)
         o = T.decl_buffer((ENDLESS,), "float32", data=op)
         for block in T.thread_binding(blocks, "blockIdx.x"):
             for thread in T.thread_binding(THREADS, "threadIdx.x"):
-                body(Memory(a, m, m, q, n, w, c, f, o), block, blocks, T.Cast("int64", thread), row)
+                mem = T.meta_var(DeviceMemory(a, m, q, n, w, c, f, o, streams, floats, bytes, numbers))
+                body(mem, block, blocks, T.Cast("int64", thread), row)
     # fmt: on
 
     return function

@@ -80,13 +80,13 @@ class LoopDriver:
         ctypes.memmove(address, source, size)
 
     def zero(self, address: int, size: int, queue: int) -> None:
-        self._do(lambda: ctypes.memset(address, 0, size))
+        ctypes.memset(address, 0, size)
 
-    def launch(self, kernel: Any, pointers: tuple[int, ...], row: int, queue: int) -> None:
+    def launch(self, kernel: Any, pointers: tuple[int, ...], numbers: tuple[int, ...], queue: int) -> None:
         name, run = kernel
         self.launched.append(name)
         arguments = [ctypes.c_void_p(pointer) for pointer in pointers]
-        self._do(lambda: run(*arguments, row, self.blocks, PLACE))
+        self._do(lambda: run(*arguments, *numbers, self.blocks, PLACE))
 
     def record(self, work: Callable[[int], None]) -> Callable[[int], None]:
         recorded: list[Callable[[], None]] = []

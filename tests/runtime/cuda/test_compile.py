@@ -20,7 +20,7 @@ from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import cuda_module
 from skipfx.runtime.kernels.table import BLOCKS, THREADS
 from skipfx.transformation import transform
-from tests.networks import Branches, Squeeze, branches_clip, moving_clip, seeded
+from tests.networks import Branches, Frames, Squeeze, TwoFrames, branches_clip, moving_clip, seeded
 from tests.runtime.check import changing
 from tests.runtime.cuda.driver import LoopDriver, loops
 from tests.runtime.cuda.network import Geometry, network
@@ -69,7 +69,7 @@ def bodies(image: Image) -> dict[str, str]:
 def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
     text = backend.source(cuda_module(backend.kernels_of(image)))
     _, needs = backend.assemble_source(text, ("sm_80", "sm_90"))
-    launched = {*NAMES.values(), *(kernel_name(*found) for found in pairs(image))}
+    launched = {*sum(NAMES.values(), ()), *(kernel_name(*found) for found in pairs(image))}
     assert {(need.kernel, need.architecture) for need in needs} == {
         (name, architecture) for name in launched for architecture in ("sm_80", "sm_90")
     }
@@ -89,7 +89,7 @@ def test_blocks_and_threads_are_those_of_the_launch(image: Image) -> None:
 def test_barriers_are_those_of_the_kernels(image: Image) -> None:
     """The CUDA source has the barriers and the shared arrays of the kernels, one for one (loops unrolled)."""
     found = bodies(image)
-    assert found["dilate"].count("__syncthreads()") == 2 * (THREADS.bit_length() - 1) + 1
+    assert found["dilate"].count("__syncthreads()") == 2 * (THREADS.bit_length() - 1) + 2
     assert found["compare"].count("__syncthreads()") == 1
     assert found["emit"].count("__syncthreads()") == 1
     assert found["clear"].count("__syncthreads()") == 0
@@ -133,10 +133,14 @@ def test_an_unknown_architecture_is_refused(image: Image, target: str) -> None:
         backend.compile_cuda(target, image)
 
 
-def test_islands_are_refused() -> None:
-    clip = moving_clip(3, 13, 18, length=1)
+@pytest.mark.parametrize(
+    ("net", "frames"),
+    [(Squeeze(), moving_clip(3, 13, 18)[0]), (TwoFrames(), moving_clip(3, 8, 10)[0] + moving_clip(1, 4, 5)[0])],
+)
+def test_islands_are_refused(net: nn.Module, frames: Frames) -> None:
+    """Between two local parts, or behind the last."""
     with pytest.raises(CompileError, match="dense islands"):
-        compile_engine(transform(seeded(Squeeze()), clip[0]), target="cuda")
+        compile_engine(transform(seeded(net), frames), target="cuda")
 
 
 @pytest.mark.parametrize("gate", [InputNorm(eps=0.1), DynConv(target=0.5)])

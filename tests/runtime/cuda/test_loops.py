@@ -13,7 +13,7 @@ from tvm.ir import GlobalVar
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.thread import Body, atomic_add, device, sync
-from skipfx.runtime.kernels.table import THREADS
+from skipfx.runtime.kernels.table import THREADS, Cell
 from tests.runtime.cuda.driver import PLACE
 from tests.runtime.cuda.loops import ORDERS, looped
 
@@ -69,7 +69,7 @@ def counted(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
 def run(body: Body, order: str) -> tuple[NDArray[np.int64], int]:
     """What stands in `q` after a launch, and in the first cell of `n`."""
     kernel = tvm.compile(looped(IRModule({GlobalVar("k"): device("k", body)}), ORDERS[order]), target="llvm")["k"]
-    q, n = np.arange(BLOCKS * THREADS) ** 2, np.zeros(8, np.int64)
+    q, n = np.arange(BLOCKS * THREADS) ** 2, np.zeros(Cell.FIRST_COUNT, np.int64)
     memory: list[NDArray[Any]] = [
         np.zeros(8, np.float32),
         np.zeros(8, np.uint8),
@@ -78,7 +78,7 @@ def run(body: Body, order: str) -> tuple[NDArray[np.int64], int]:
         np.zeros(8, np.float32),
         np.zeros(8, np.int64),
     ]
-    kernel(*(ctypes.c_void_p(array.ctypes.data) for array in memory), 0, BLOCKS, PLACE)
+    kernel(*(ctypes.c_void_p(array.ctypes.data) for array in memory), 0, 1, 0, 0, 0, BLOCKS, PLACE)
     return q, int(n[0])
 
 

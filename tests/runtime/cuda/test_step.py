@@ -28,7 +28,9 @@ def outputs(place: Place, stream: Stream, frames: Frames) -> list[Array]:
 
 
 def stream_leaves(found: Any) -> list[Any]:
-    return list(found.values()) if isinstance(found, dict) else list(found) if isinstance(found, list) else [found]
+    if isinstance(found, dict):
+        return list(found.values())
+    return list(found) if isinstance(found, list | tuple) else [found]
 
 
 def assert_equal_streams(place: Place, model: nn.Module, clip: list[Frames], gate: Hold) -> None:

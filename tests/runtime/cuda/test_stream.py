@@ -85,11 +85,6 @@ def test_a_frame_that_does_not_fit_is_named(skip: SkipModel, frame: Any, words: 
         stream(CLIP[0][0], CLIP[0][0])
 
 
-def test_lock_step_is_refused(skip: SkipModel) -> None:
-    with pytest.raises(UsageError, match="a stream for each camera"):
-        on(LoopDriver(), skip).lanes(2)
-
-
 def test_a_frame_elsewhere_is_refused(skip: SkipModel) -> None:
     class Elsewhere:
         def __dlpack_device__(self) -> tuple[int, int]:
@@ -158,4 +153,4 @@ def test_a_step_is_recorded_once(skip: SkipModel) -> None:
     for frames in CLIP[1:]:
         stream(frames[0].clone())
     assert driver.launched == launched
-    assert launched[:5] == ["clear", "compare", "dilate", "decide", "commit"]
+    assert launched[:6] == ["compare", "clear", "begin", "dilate", "decide", "commit"]
