@@ -15,7 +15,7 @@ from skipfx.runtime.kernels.memory import address
 from skipfx.runtime.kernels.table import LANES, MASK, SHIFT, TAPS, Cell, Column
 
 K = Column
-AHEAD = 3  # tiles that are asked for before they are needed: references have left the caches
+AHEAD = 3  # tiles: what is asked for so long before it is read; references have left the caches
 PIXELS = 4  # of a register tile, which holds a vector for each and each of TAPS
 
 
@@ -42,13 +42,11 @@ def weigh(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
     whole = T.Bind(channels // LANES)
     blocks = T.Bind((channels + (LANES - 1)) // LANES)
     for tile in range((number + (PIXELS - 1)) // PIXELS):
-        here = T.alloc_buffer((PIXELS,), "int64")
-        there = T.alloc_buffer((PIXELS,), "int64")
-        out = T.alloc_buffer((PIXELS,), "int64")
+        here, there, out, next_here, next_there = T.meta_var([T.alloc_buffer((PIXELS,), "int64") for _ in range(5)])
         for p in T.unroll(PIXELS):
             soon = T.Bind(mem.q[start + T.min((tile + AHEAD) * PIXELS + p, number - 1)])
-            fetch(mem, address(mem, row + K.IN, soon >> SHIFT, soon & MASK), channels, READ)
-            fetch(mem, address(mem, row + K.REFERENCE, soon >> SHIFT, soon & MASK), channels, READ)
+            next_here[p] = address(mem, row + K.IN, soon >> SHIFT, soon & MASK)
+            next_there[p] = address(mem, row + K.REFERENCE, soon >> SHIFT, soon & MASK)
             position = T.Bind(mem.q[start + tile * PIXELS + p])
             here[p] = address(mem, row + K.IN, position >> SHIFT, position & MASK)
             there[p] = address(mem, row + K.REFERENCE, position >> SHIFT, position & MASK)
@@ -60,6 +58,10 @@ def weigh(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
                 for v in T.vectorized(LANES):
                     sums[p, v] = T.float32(0)
             for block in range(whole):
+                if group == 0:  # a line now and then: more at once would wait for one another
+                    for p in T.unroll(PIXELS):
+                        fetch(mem, next_here[p] + block * LANES, 1, READ)
+                        fetch(mem, next_there[p] + block * LANES, 1, READ)
                 add_block(mem, sums, here, there, block * LANES, None, weight + block * (TAPS * LANES))
             if blocks > whole:
                 add_block(mem, sums, here, there, whole * LANES, channels, weight + whole * (TAPS * LANES))
