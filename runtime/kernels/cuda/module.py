@@ -14,6 +14,7 @@ from skipfx.runtime.kernels.cuda.emit import emit
 from skipfx.runtime.kernels.cuda.epilogue import epilogue
 from skipfx.runtime.kernels.cuda.frames import begin, clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.cuda.maps import move, pool, resize
+from skipfx.runtime.kernels.cuda.reduce import REDUCTIONS
 from skipfx.runtime.kernels.cuda.streams import common, listed
 from skipfx.runtime.kernels.cuda.thread import Body, device, share
 from skipfx.runtime.kernels.epilogue import value_of
@@ -37,7 +38,7 @@ CORES: Final[dict[Core, Body]] = {
     Core.AVG_POOL: pool(maximum=False),
     Core.RESIZE: resize,
     Core.MOVE: move,
-}
+} | REDUCTIONS
 
 
 class Kernels(NamedTuple):

@@ -45,6 +45,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[Place]:
     yield from _places(request.param)
 
 
+@pytest.fixture(params=["mixed", pytest.param("gpu", marks=pytest.mark.gpu)])
+def shuffled(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """The loops in the order in which a missing barrier shows, then the GPU: for kernels, in the time of one order."""
+    yield from _places(request.param)
+
+
 def _places(kind: str) -> Iterator[Place]:
     if kind == "gpu":
         try:
