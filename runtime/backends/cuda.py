@@ -16,10 +16,10 @@ from tvm import s_tir, tirx
 from skipfx.errors import CompileError
 from skipfx.files import write_whole
 from skipfx.runtime.backends.cpu import cache_folder
-from skipfx.runtime.gpu.launches import pairs, rows
+from skipfx.runtime.gpu.launches import pairs, steps
 from skipfx.runtime.image import Image
-from skipfx.runtime.kernels.cuda.module import CORES, Kernels, cuda_module
-from skipfx.runtime.kernels.table import POSITIONS, Column, Op, Tile
+from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module
+from skipfx.runtime.kernels.table import POSITIONS, Tile
 
 ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")  # the oldest first
 # the one function that the kernels call and CUDA does not have under this name
@@ -78,19 +78,8 @@ def compile_cuda(target: str, image: Image) -> tuple[bytes, str]:
 
 
 def kernels_of(image: Image) -> Kernels:
-    """The kernels that a network needs.
-
-    Raises:
-        CompileError: one of them is not written for GPUs.
-    """
-    if any(image.c[row + Column.OP] in (Op.KEEP, Op.OPEN) for call in image.calls for row in rows(call)):
-        raise CompileError(
-            "a GPU runs the hold gate alone yet: compile networks with norm gates, or gates that learn, for the CPU"
-        )
-    missing = sorted({core.name.lower() for core, _ in image.cores if core not in CORES})
-    if missing:
-        raise CompileError(f"a GPU does not run {', '.join(missing)} yet: compile the network for the CPU")
-    return Kernels(pairs(image), image.cores, image.epilogues)
+    """The kernels that a network needs."""
+    return Kernels(steps(image), pairs(image), image.cores, image.epilogues)
 
 
 def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:

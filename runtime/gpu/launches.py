@@ -21,6 +21,11 @@ NAMES = {
     Op.DECIDE: ("decide",),
     Op.COMMIT: ("commit",),
     Op.LIST: ("active",),
+    Op.KEEP: ("keep",),
+    Op.WEIGH: ("weigh",),
+    Op.SCORE: ("score",),
+    Op.OPEN: ("open_blocks",),
+    Op.FOLLOW: ("follow",),
     Op.EMIT: ("emit",),
 }
 
@@ -42,10 +47,24 @@ def launches(program: "Program") -> tuple[Launch, ...]:
     """The launches of a step, in order: frames are looked at before anything of the last step is let go."""
     c, found = program.c, []
     for row in sorted(rows(program.parts[0].call), key=lambda row: c[row + K.OP] != Op.COMPARE):
-        op = Op(int(c[row + K.OP]))
-        names = (kernel_name(*pair(c, row)),) if op is Op.COMPUTE else NAMES[op]
-        found += [Launch(name, row) for name in names]
+        found += [Launch(name, row) for name in names(c, row)]
     return tuple(found)
+
+
+def names(c: NDArray[np.int64], row: int) -> tuple[str, ...]:
+    """The kernels of a row. What is listed within a mask is listed once, by the row that names the mask."""
+    op = Op(int(c[row + K.OP]))
+    if op is Op.COMPUTE:
+        return (kernel_name(*pair(c, row)),)
+    if op is Op.LIST and c[row + K.NUMBERS + K.OP] == Op.KEEP:
+        return ()
+    return NAMES[op]
+
+
+def steps(image: Image) -> tuple[str, ...]:
+    """The kernels without a core that a plan launches, in alphabetical order."""
+    found = [row for call in image.calls for row in rows(call) if image.c[row + K.OP] != Op.COMPUTE]
+    return tuple(sorted({name for row in found for name in names(image.c, row)}))
 
 
 def pairs(image: Image) -> Pairs:

@@ -5,12 +5,13 @@ list by one atomic addition. So positions stand in row order within a row's run;
 chance, and no value depends on it, because every position is computed by itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.cuda.streams import cell, line_at, lines, listed, packed, stream_at
-from skipfx.runtime.kernels.cuda.thread import atomic_add, running_sum, share, sync
+from skipfx.runtime.kernels.cuda.streams import cell, line_at, lines, listed, packed, place, stream_at
+from skipfx.runtime.kernels.cuda.thread import Body, atomic_add, running_sum, share, sync
 from skipfx.runtime.kernels.table import THREADS, Cell, Column, SourceColumn
 
 K = Column
@@ -67,8 +68,8 @@ def touch(mem: Any, row: Any, stream: Any, y: Any, all: Any, touched: Any) -> No
 
 
 @T.inline
-def list_row(mem: Any, thread: Any, row: Any, stream: Any, y: Any, all: Any, sums: Any, base: Any) -> None:
-    """Appends the active positions of a row."""
+def list_row(mem: Any, thread: Any, row: Any, stream: Any, y: Any, all: Any, sums: Any, base: Any, kept: Any) -> None:
+    """Appends the active positions of a row; `kept` says which of them."""
     width = T.Bind(mem.c[row + K.WIDTH])
     for j in range((width + (THREADS - 1)) // THREADS):
         x = T.Bind(thread + j * THREADS)
@@ -78,6 +79,7 @@ def list_row(mem: Any, thread: Any, row: Any, stream: Any, y: Any, all: Any, sum
             hit[0] = all[0]
             if all[0] == 0:
                 find(mem, row, stream, y, x, hit)
+            hit[0] = hit[0] & kept(mem, row, packed(stream, y, x))
         sums[thread] = hit[0]
         running_sum(sums, thread)
         if thread == 0:
@@ -90,18 +92,33 @@ def list_row(mem: Any, thread: Any, row: Any, stream: Any, y: Any, all: Any, sum
         sync()
 
 
-@T.inline
-def active(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
-    """Fills the list, and counts what is of which stream; the counts start at zero."""
-    height = T.Bind(mem.c[row + K.HEIGHT])
-    sums = T.alloc_buffer((THREADS,), "int64", scope="shared")
-    base = T.alloc_buffer((1,), "int64", scope="shared")
-    for i in range(share(lines(mem, height), block, blocks)):
-        item = T.Bind(block + i * blocks)
-        stream = T.Bind(stream_at(mem, item, height))
-        y = T.Bind(line_at(item, height))
-        all = T.alloc_buffer((1,), "int64", scope="local")
-        touched = T.alloc_buffer((1,), "int64", scope="local")
-        touch(mem, row, stream, y, all, touched)
-        if touched[0] > 0:
-            list_row(mem, thread, row, stream, y, all, sums, base)
+def within_mask(mem: Any, row: Any, position: Any) -> Any:
+    """1 on the side of the mask that a row asks for."""
+    side = T.Select(mem.a[place(mem, row + K.OPERANDS, position)] > T.float32(0), T.int64(1), T.int64(0))
+    return T.Select(side == mem.c[row + K.INSIDE], T.int64(1), T.int64(0))
+
+
+def lister(kept: Callable[[Any, Any, Any], Any]) -> Body:
+    """The kernel that lists the active positions for which `kept(memory, row, position)` is 1."""
+
+    @T.inline
+    def active(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
+        """Fills the list, and counts what is of which stream; the counts start at zero."""
+        height = T.Bind(mem.c[row + K.HEIGHT])
+        sums = T.alloc_buffer((THREADS,), "int64", scope="shared")
+        base = T.alloc_buffer((1,), "int64", scope="shared")
+        for i in range(share(lines(mem, height), block, blocks)):
+            item = T.Bind(block + i * blocks)
+            stream = T.Bind(stream_at(mem, item, height))
+            y = T.Bind(line_at(item, height))
+            all = T.alloc_buffer((1,), "int64", scope="local")
+            touched = T.alloc_buffer((1,), "int64", scope="local")
+            touch(mem, row, stream, y, all, touched)
+            if touched[0] > 0:
+                list_row(mem, thread, row, stream, y, all, sums, base, kept)
+
+    return active
+
+
+active = lister(lambda mem, row, position: T.int64(1))
+keep = lister(within_mask)

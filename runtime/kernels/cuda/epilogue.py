@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.cuda.streams import cell, column_of, line_of, place, stream_of
+from skipfx.runtime.kernels.cuda.streams import cell, column_of, line_of, mark, place, stream_of
 from skipfx.runtime.kernels.cuda.thread import share, sync
 from skipfx.runtime.kernels.epilogue import Value
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, POSITIONS, THREADS, Cell, Column
@@ -73,21 +73,14 @@ def epilogue(value: Value) -> Callable[..., None]:
                     )
                 )
                 position = T.Bind(mem.q[first + item])
-                stream = T.Bind(stream_of(position))
-                fresh = T.Bind(mem.n[cell(mem, T.int64(Cell.REFRESH), stream)])
+                fresh = T.Bind(mem.n[cell(mem, T.int64(Cell.REFRESH), stream_of(position))])
                 if T.Or(fresh > 0, norm > mem.w[mem.c[row + K.THRESHOLD] + rms]):
-                    y = T.Bind(line_of(position))
-                    maps = T.Bind(stream * mem.bytes)
                     out = T.Bind(place(mem, row + K.OUT, position))
                     scratch = T.Bind(start + item * mem.c[row + K.SCRATCH_PITCH])
                     for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
                         mem.a[out + block * LANES + thread % LANES] = mem.a[scratch + block * LANES + thread % LANES]
                     if thread % LANES == 0:
-                        at = T.meta_var(mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + column_of(position))
-                        mem.m[maps + at] = T.uint8(1)
-                        mem.m[maps + mem.c[row + K.FLAGS] + y] = T.uint8(1)
-                        # that something changed; nobody asks how much
-                        mem.n[cell(mem, mem.c[row + K.COUNT], stream)] = T.int64(1)
+                        mark(mem, row, position)
 
     @T.inline
     def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:

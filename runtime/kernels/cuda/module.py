@@ -8,11 +8,12 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.gpu.launches import Pairs, kernel_name
 from skipfx.runtime.image import EpilogueSpec
-from skipfx.runtime.kernels.cuda.active import active
+from skipfx.runtime.kernels.cuda.active import active, keep
 from skipfx.runtime.kernels.cuda.conv import conv, depthwise
 from skipfx.runtime.kernels.cuda.emit import emit
 from skipfx.runtime.kernels.cuda.epilogue import epilogue
 from skipfx.runtime.kernels.cuda.frames import begin, clear, commit, compare, decide, dilate
+from skipfx.runtime.kernels.cuda.gate import follow, open_blocks, score, weigh
 from skipfx.runtime.kernels.cuda.maps import move, pool, resize
 from skipfx.runtime.kernels.cuda.reduce import REDUCTIONS
 from skipfx.runtime.kernels.cuda.streams import common, listed
@@ -29,8 +30,11 @@ STEPS: Final[dict[str, Body]] = {
     "decide": decide,
     "commit": commit,
     "active": active,
+    "keep": keep,
+    "open_blocks": open_blocks,
     "emit": emit,
 }
+TILED: Final[dict[str, Body]] = {"weigh": weigh, "score": score, "follow": follow}
 CORES: Final[dict[Core, Body]] = {
     Core.CONV: conv,
     Core.DEPTHWISE: depthwise,
@@ -45,10 +49,12 @@ class Kernels(NamedTuple):
     """What a module must hold.
 
     Attributes:
+        steps: names of kernels without a core, in alphabetical order.
         pairs: numbers of a core and of the epilogue behind it (`skipfx.runtime.gpu.launches`).
         cores, epilogues: what the numbers stand for (`skipfx.runtime.image.Image`).
     """
 
+    steps: tuple[str, ...]
     pairs: Pairs
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
@@ -56,10 +62,11 @@ class Kernels(NamedTuple):
 
 def cuda_module(found: Kernels) -> IRModule:
     """The kernels of a network."""
-    kernels = {"compare": compare} | {name: _unless_bad(body) for name, body in STEPS.items()}
+    steps = STEPS | {name: _tiled(None, body) for name, body in TILED.items()}
+    kernels = {name: compare if name == "compare" else _unless_bad(steps[name]) for name in found.steps}
     for core, number in found.pairs:
         body = None if core < 0 else CORES[found.cores[core][0]]
-        kernels[kernel_name(core, number)] = _unless_bad(_compute(body, epilogue(value_of(*found.epilogues[number]))))
+        kernels[kernel_name(core, number)] = _unless_bad(_tiled(body, epilogue(value_of(*found.epilogues[number]))))
     return IRModule({GlobalVar(name): device(name, body) for name, body in kernels.items()})
 
 
@@ -74,11 +81,11 @@ def _unless_bad(body: Body) -> Body:
     return guarded
 
 
-def _compute(core: Body | None, end: Body) -> Body:
-    """Goes through the active list tile by tile; a block's scratch holds one tile."""
+def _tiled(core: Body | None, end: Body) -> Body:
+    """Goes through a row's list tile by tile; a block's scratch holds one tile."""
 
     @T.inline
-    def compute(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
+    def walk(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
         total = T.Bind(mem.n[listed(mem, row)])
         first = T.Bind(mem.c[row + K.LIST] * mem.streams)
         scratch = T.Bind(mem.c[row + K.SCRATCH] * mem.streams + block * mem.c[row + K.SCRATCH_SIZE])
@@ -89,4 +96,4 @@ def _compute(core: Body | None, end: Body) -> Body:
                 core(mem, thread, row, first + at, count, scratch)
             end(mem, thread, row, first + at, count, scratch)
 
-    return compute
+    return walk

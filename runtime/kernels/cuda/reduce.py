@@ -26,12 +26,12 @@ def totals() -> Any:
 
 @T.inline
 def fold(lanes: Any, thread: Any, merge: Any) -> None:
-    """Merges the lanes of each position onto its first."""
+    """Merges the lanes of each position onto its first, in every row of an array [rows, THREADS]."""
     for level in T.unroll(LANES.bit_length() - 1):
         half = T.meta_var(T.int64(LANES // 2) >> T.Cast("int64", level))
         sync()
         if thread % LANES < half:
-            for i in T.unroll(ROUNDS):
+            for i in T.unroll(int(lanes.shape[0])):
                 lanes[i, thread] = merge(lanes[i, thread], lanes[i, thread + half])
     sync()
 

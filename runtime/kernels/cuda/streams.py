@@ -103,3 +103,12 @@ def offset(mem: Any, row: Any, position: Any) -> Any:
     y = line_of(position) * mem.c[row + K.STRIDE_H] * mem.c[row + K.IN_ROW]
     x = column_of(position) * mem.c[row + K.STRIDE_W] * mem.c[row + K.IN_PIXEL]
     return stream_of(position) * mem.floats + y + x
+
+
+@T.inline
+def mark(mem: Any, row: Any, position: Any) -> None:
+    """Says that a position has changed in the map that a row writes, and that something has; nobody asks how much."""
+    maps = T.Bind(stream_of(position) * mem.bytes)
+    mem.m[maps + mem.c[row + K.MAP] + line_of(position) * mem.c[row + K.MAP_ROW] + column_of(position)] = T.uint8(1)
+    mem.m[maps + mem.c[row + K.FLAGS] + line_of(position)] = T.uint8(1)
+    mem.n[cell(mem, mem.c[row + K.COUNT], stream_of(position))] = T.int64(1)

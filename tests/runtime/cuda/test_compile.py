@@ -9,7 +9,7 @@ from torch import nn
 
 from skipfx.build import compile_engine
 from skipfx.errors import CompileError, DeviceError
-from skipfx.options import DynConv, Gate, Hold, InputNorm
+from skipfx.options import Hold
 from skipfx.passes.lower import lower
 from skipfx.runtime import load
 from skipfx.runtime.assemble import assemble
@@ -20,7 +20,7 @@ from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import CORES, Kernels, cuda_module
 from skipfx.runtime.kernels.table import BLOCKS, THREADS
 from skipfx.transformation import transform
-from tests.networks import Branches, Frames, Squeeze, TwoFrames, branches_clip, moving_clip, seeded
+from tests.networks import Frames, Squeeze, TwoFrames, moving_clip, seeded
 from tests.runtime.check import changing
 from tests.runtime.cuda.driver import LoopDriver, loops
 from tests.runtime.cuda.network import Geometry, network
@@ -72,13 +72,14 @@ def every_kernel(image: Image) -> Kernels:
     other = tuple((core, None) for core in CORES if core not in dict(image.cores))
     behind = ((len(image.cores) + number, end) for number in range(len(other)))
     found = backend.kernels_of(image)
-    return found._replace(pairs=(*found.pairs, *behind), cores=(*found.cores, *other))
+    steps = tuple(sorted(sum(NAMES.values(), ())))
+    return Kernels(steps, (*found.pairs, *behind), (*found.cores, *other), found.epilogues)
 
 
 def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
     kernels = every_kernel(image)
     _, needs = backend.assemble_source(backend.source(cuda_module(kernels)), ("sm_80", "sm_90"))
-    launched = {*sum(NAMES.values(), ()), *(kernel_name(*found) for found in kernels.pairs)}
+    launched = {*kernels.steps, *(kernel_name(*found) for found in kernels.pairs)}
     assert {(need.kernel, need.architecture) for need in needs} == {
         (name, architecture) for name in launched for architecture in ("sm_80", "sm_90")
     }
@@ -150,12 +151,6 @@ def test_islands_are_refused(net: nn.Module, frames: Frames) -> None:
     """Between two local parts, or behind the last."""
     with pytest.raises(CompileError, match="dense islands"):
         compile_engine(transform(seeded(net), frames), target="cuda")
-
-
-@pytest.mark.parametrize("gate", [InputNorm(eps=0.1), DynConv(target=0.5)])
-def test_other_gates_than_hold_are_refused(gate: Gate) -> None:
-    with pytest.raises(CompileError, match="the hold gate alone"):
-        compile_engine(transform(seeded(Branches()), branches_clip(1)[0], gate=gate), target="cuda")
 
 
 def test_a_missing_compiler_is_named(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipfx.build import compile_engine
+from skipfx.model import SkipModel
 from skipfx.options import Hold
 from skipfx.runtime import Engine, Stream
 from skipfx.transformation import transform
@@ -35,7 +36,11 @@ def stream_leaves(found: Any) -> list[Any]:
 
 def assert_equal_streams(place: Place, model: nn.Module, clip: list[Frames], gate: Hold) -> None:
     """The device, the CPU engine and PyTorch agree on the outputs, and both engines on what was computed."""
-    skip = transform(model, clip[0], gate=gate)
+    assert_equal_steps(place, transform(model, clip[0], gate=gate), clip)
+
+
+def assert_equal_steps(place: Place, skip: SkipModel, clip: list[Frames]) -> None:
+    """The same, of a transformed model."""
     stream, other = place.engine(skip).stream(), compile_engine(skip, threads=1, dense_above=1.0).stream()
     for time, (frames, expected) in enumerate(zip(clip, reference(skip, clip), strict=True)):
         found = outputs(place, stream, frames)
