@@ -11,7 +11,7 @@ from skipfx.errors import FrameError
 from skipfx.runtime.gpu.device import Device
 from skipfx.runtime.gpu.launches import launches
 from skipfx.runtime.gpu.memory import DeviceArray
-from skipfx.runtime.kernels.table import Cell
+from skipfx.runtime.kernels.table import TASKS, Cell
 from skipfx.runtime.outputs import OutputSlots
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ class Batch:
         bytes = self.program.sizes[1]
         self.m[stream * bytes : (stream + 1) * bytes] = 0
         numbers = self.n[:].reshape(-1, self.count)
-        numbers[:, stream] = 0
+        numbers[Cell.REFRESH, stream] = self._cells[Cell.REFRESH, stream] = 0
+        numbers[Cell.FIRST_COUNT :: TASKS, stream] = 0  # what stands between them serves all streams
         self.n[:] = numbers.reshape(-1)
-        self._cells[:, stream] = 0
         self.slots.forget()
 
     def outputs(self, array: DeviceArray, stream: int | None = None) -> list[DeviceArray]:

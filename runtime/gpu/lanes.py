@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from skipfx.errors import UsageError
+from skipfx.errors import FrameError, UsageError
 from skipfx.runtime.gpu.batch import Batch
 from skipfx.runtime.gpu.stream import DeviceStream, given, taken
 from skipfx.runtime.lanes import Lanes
@@ -35,6 +35,11 @@ class DeviceLanes(Lanes):
             raise UsageError("these lanes are serving another thread: use lanes of its own for each thread")
         try:
             array, refreshed = self._batch.step(batch, 0, {lane: self.streams[lane].due() for lane in chosen})
+        except FrameError:
+            raise
+        except BaseException:
+            self.refresh()  # mends what was half done
+            raise
         finally:
             self._batch.busy.release()
         for lane, fresh in zip(chosen, refreshed, strict=True):

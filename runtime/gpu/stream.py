@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.errors import FrameError
+from skipfx.errors import FrameError, UsageError
 from skipfx.runtime.gpu.batch import Batch
 from skipfx.runtime.kernels.table import MASK, SHIFT
 from skipfx.runtime.native import tensor
@@ -46,13 +46,23 @@ class DeviceStream(Stream):
         self._batch.queue = handle
 
     def active(self) -> dict[str, NDArray[np.bool_]]:
-        """The positions of each layer that the last step of its batch computed for this stream, bool [H, W]."""
-        maps = {}
+        """The positions of each layer that the last frame computed, bool [H, W].
+
+        Raises:
+            UsageError: other lanes took a step since then, and their positions stand where those of this one stood.
+        """
+        maps, counts = {}, self._numbers()
         for layer in self.engine.program.layers:
             computed = maps[layer.name] = np.zeros((layer.height, layer.width), np.bool_)
-            found = self._batch.positions(layer.list, layer.counts)
-            mine = found[found >> (2 * SHIFT) == self._lane]
-            computed[mine >> SHIFT & MASK, mine & MASK] = True
+            if counts[layer.counts] > 0:  # else the list may be of a state that was replaced
+                found = self._batch.positions(layer.list, layer.counts)
+                mine = found[found >> (2 * SHIFT) == self._lane]
+                if mine.size < counts[layer.counts]:
+                    raise UsageError(
+                        f"lane {self._lane} had no frame in the last step of its lanes, which share their lists: ask "
+                        "for its active positions before the others go on"
+                    )
+                computed[mine >> SHIFT & MASK, mine & MASK] = True
         return maps
 
     def due(self) -> bool:

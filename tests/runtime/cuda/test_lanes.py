@@ -66,6 +66,26 @@ def test_each_lane_computes_what_its_own_frame_changed(device: Place, skip: Skip
             outputs(device, stream, CLIPS[lane][time])
             mine, alone = lanes.streams[lane].active(), stream.active()
             assert all(np.array_equal(mine[name], alone[name]) for name in alone), f"lane {lane} at frame {time}"
+    lanes(batch(device, 7))  # everywhere
+    lanes(batch(device, 3), only=[0])
+    lanes.streams[0].active()
+    with pytest.raises(UsageError, match="lane 1 had no frame in the last step"):
+        lanes.streams[1].active()
+
+
+def test_a_snapshot_of_one_lane_leaves_what_the_others_computed(device: Place, skip: SkipModel) -> None:
+    lanes = device.engine(skip).lanes(2)
+    first = CLIPS[0][0][0]
+    for frame in (first, first + 1):
+        lanes(device.frame(torch.cat([first, frame])))
+    before, stats = lanes.streams[1].active(), lanes.streams[1].stats
+    assert any(computed.any() for computed in before.values())
+    lanes.streams[0].load_state_dict(lanes.streams[0].state_dict())
+    after = lanes.streams[1].active()
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+    assert lanes.streams[1].stats == stats
+    assert not any(computed.any() for computed in lanes.streams[0].active().values())
+    assert lanes.streams[0].stats.active_macs == 0
 
 
 def test_a_bad_frame_in_one_lane_leaves_all_as_they_were(device: Place, skip: SkipModel) -> None:
