@@ -2,8 +2,8 @@
 
 A runtime that is given one buffer for both writes the new state over the old one. That is right if
 
-1. the state's output is written by ScatterND into the state's input, or by Where, position by position; both leave
-   alone or overwrite in place what they read of it;
+1. the state's output is written by ScatterND or ScatterElements into the state's input, or by Where, position by
+   position; all leave alone or overwrite in place what they read of it;
 2. everything else that reads the input comes before that write: it is an ancestor of the writing node, so no runtime
    can put it later. The same holds for whatever reads it through operators that only move values about: some of them
    are views of the same memory, and optimisers move the others (ONNX Runtime pulls a Transpose behind the Sub that
@@ -17,7 +17,7 @@ from typing import Any
 
 MOVERS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Slice", "Split", "Pad", "Cast",
           "Concat", "Expand", "Tile", "Gather", "GatherND", "SpaceToDepth", "DepthToSpace")  # fmt: skip
-WRITERS = {"ScatterND": (0,), "Where": (1, 2)}  # and which of their inputs may be the old state
+WRITERS = {"ScatterND": (0,), "ScatterElements": (0,), "Where": (1, 2)}  # and which of their inputs may be the old state
 
 
 def safe_states(model: Any, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], bool]:

@@ -18,14 +18,13 @@ def _keep(self: Any, indices: Sequence[Any]) -> Any:
     return op.Compress(self, indices[0], axis=0)
 
 
-def _nonzero(self: Any) -> Any:
-    """The indices [n, 1] of what is not zero in a vector."""
-    column: Any = op.Constant(value_ints=[-1, 1])
-    return op.Reshape(op.NonZero(self), column)
+def _select(self: Any, dim: int, index: Any) -> Any:
+    """The slices at an index [n]."""
+    return op.Gather(self, index, axis=dim)
 
 
 # operators that the exporter writes as several nodes
-PORTABLE = {torch.ops.aten.index.Tensor: _keep, torch.ops.aten.nonzero.default: _nonzero}
+PORTABLE = {torch.ops.aten.index.Tensor: _keep, torch.ops.aten.index_select.default: _select}
 
 
 def to_onnx(

@@ -114,7 +114,7 @@ def test_standard_operators_only_and_all_states(exported: Exported) -> None:
 
 def test_held_states_are_safe_in_place(held: Exported) -> None:
     assert held.manifest.safe_in_place
-    assert {state.layout for state in held.manifest.states} == {"planar", "rows"}
+    assert {state.layout for state in held.manifest.states} == {"planar", "planes", "rows"}
 
 
 def test_right_after_optimisers(held: Exported, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from skipfx.passes.portable.sites import Site, borders, find_sites, is_planar, k
 from skipfx.passes.portable.write import write_site
 
 aten = torch.ops.aten
+Layout = Literal["rows", "planar", "planes", "nchw"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class State:
         layer: dotted name of the module whose value it keeps.
         source: the stream graph's name of the state; None for an output that is kept so that it need not be
             computed again.
-        layout: "nchw", "rows" or "planar", see `skipfx.passes.portable.maps`.
+        layout: "planes": [C, H W]; "nchw", "rows" or "planar": see `skipfx.passes.portable.maps`.
         border: zeros around the picture in rows and planes.
         size: the map [C, H, W] in it; [] where the state is none.
     """
 
     layer: str
     source: str | None
-    layout: Literal["rows", "planar", "nchw"]
+    layout: Layout
     border: int
     size: tuple[int, ...]
     shape: tuple[int, ...]
@@ -169,19 +170,21 @@ class Lowering:
 
     def state(self, node: fx.Node, like: Map | None = None) -> "Slot":
         """The slot of a state of the stream graph; `like` gives its layout where a site keeps it."""
-        return self._slot(node.name, node, like)
+        if like is not None:
+            return self._slot(node.name, node, "planar" if like.planar else "rows", like.state_shape, like)
+        return self._slot(node.name, node, "nchw", tuple(g.value(node).shape))
 
-    def kept(self, node: fx.Node, like: Map) -> "Slot":
-        """A slot of its own for a value that the stream graph computes anew on every frame."""
-        return self._slot(f"~{len(self.slots):03d}", node, like)
+    def kept(self, node: fx.Node) -> "Slot":
+        """A slot of its own, in planes, for a value that the stream graph computes anew on every frame."""
+        _, channels, height, width = g.value(node).shape
+        return self._slot(f"~{len(self.slots):03d}", node, "planes", (int(channels), int(height * width)))
 
-    def _slot(self, key: str, node: fx.Node, like: Map | None) -> "Slot":
+    def _slot(
+        self, key: str, node: fx.Node, layout: Layout, shape: tuple[int, ...], like: Map | None = None
+    ) -> "Slot":
         if key not in self.slots:
             value = g.value(node)
-            layout: Literal["rows", "planar", "nchw"] = "nchw"
-            shape, size = tuple(value.shape), tuple(value.shape[1:]) if value.dim() == 4 else ()
-            if like is not None:
-                shape, layout = like.state_shape, "planar" if like.planar else "rows"
+            size = tuple(value.shape[1:]) if value.dim() == 4 else ()
             source = node.name if g.record(node).role == "state" else None
             border = 0 if like is None else like.border
             state = State(g.record(node).layer, source, layout, border, size, shape, value.dtype)

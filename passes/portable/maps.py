@@ -30,6 +30,7 @@ class Map:
         rows: the map in rows, once it is needed.
         planar: `rows` is planar.
         nchw: the map as it is, once it is needed.
+        written: rows that were just written, [m], and their values, [m, C].
     """
 
     shape: tuple[int, int, int]
@@ -37,6 +38,7 @@ class Map:
     rows: fx.Node | None = None
     planar: bool = False
     nchw: fx.Node | None = None
+    written: tuple[fx.Node, fx.Node] | None = None
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -122,10 +124,11 @@ class Part:
     lines: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def index(self, b: Builder, active: ActiveSet, window: Window) -> fx.Node:
-        """Rows that the active positions read through a window of one position, [m] or [n, b b]."""
+        """Rows that the active positions read through a window of one position, [m]."""
         row, border = self.map.row, self.map.border
         if self.lines is None:
-            return active.reads(b, window, border, row, offsets((active.block, active.block), (1, 1), row))
+            index = active.reads(b, window, border, row, offsets((active.block, active.block), (1, 1), row))
+            return index if active.block == 1 else b.reshape(index, -1)
         down, across = (torch.tensor(lines) + border for lines in self.lines)
         return active.select(b, (down[:, None] * row + across).reshape(-1))
 
@@ -164,14 +167,17 @@ def gather_rows(b: Builder, parts: list[Part], active: ActiveSet, window: Window
     """The rows that the active positions read through a window of one position, [m, C]."""
     found = []
     for part in parts:
-        index = part.index(b, active, window)
-        if part.map.planar:
-            index = b.call(aten.add.Tensor, b.reshape(index, -1, 1), b.constant(part.map.planes))
-            rows = b.reshape(b.take(part.map.in_runs(b, 1), index), -1, part.map.shape[0])
-        else:
-            rows = b.take(part.map.as_rows(b), b.reshape(index, -1))
-        found.append(_cut(b, rows, part, 1))
+        found.append(_cut(b, _rows(b, part, part.index(b, active, window)), part, 1))
     return found[0] if len(found) == 1 else b.call(aten.cat.default, found, 1)
+
+
+def _rows(b: Builder, part: Part, index: fx.Node) -> fx.Node:
+    if part.map.written is not None and part.map.written[0] is index:
+        return part.map.written[1]
+    if part.map.planar:
+        numbers = b.call(aten.add.Tensor, b.reshape(index, -1, 1), b.constant(part.map.planes))
+        return b.reshape(b.take(part.map.in_runs(b, 1), numbers), -1, part.map.shape[0])
+    return b.take(part.map.as_rows(b), index)
 
 
 def _read(b: Builder, found: Map, active: ActiveSet, window: Window) -> fx.Node:

@@ -60,7 +60,8 @@ def _tested(low: Lowering, site: Site, active: ActiveSet, gate: fx.Node, test: f
         here = active.rows(b, 0, active.size[1])
         moved = is_set(b, b.call(aten.index_select.default, b.reshape(mask, -1), 0, here))
     low.moves[site.seen] = Moves(own, moved, active.size, found.border)
-    found.rows = former.following = b.put(former.node, b.keep(own, moved), b.keep(new, moved))
+    found.written = b.keep(own, moved), b.keep(new, moved)
+    found.rows = former.following = b.put(former.node, *found.written)
     low.maps[site.seen] = found
 
 
@@ -100,8 +101,11 @@ def _masked(low: Lowering, site: Site, gate: fx.Node) -> None:
 
 
 def _kept(low: Lowering, site: Site, active: ActiveSet) -> None:
-    b, found = low.b, replace(low.new_map(site.seen), border=0)
-    former = low.kept(site.head, found)
-    rows = active.rows(b, found.border, found.row)
-    found.rows = former.following = b.put(former.node, rows, new_rows(low, site, active))
+    b, former = low.b, low.kept(site.head)
+    found = replace(low.new_map(site.seen), border=0)
+    channels = found.shape[0]
+    columns = b.call(aten.permute.default, new_rows(low, site, active), [1, 0])
+    where = b.call(aten.expand.default, b.reshape(active.rows(b, 0, found.row), 1, -1), [channels, -1])
+    former.following = b.call(aten.scatter.src, former.node, 1, where, columns)
+    found.nchw = b.reshape(former.following, 1, *found.shape)
     low.maps[site.seen] = found
