@@ -17,7 +17,7 @@ from typing import Any
 
 MOVERS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Slice", "Split", "Pad", "Cast",
           "Concat", "Expand", "Tile", "Gather", "GatherND", "SpaceToDepth", "DepthToSpace")  # fmt: skip
-WRITERS = {"ScatterND": (0,), "ScatterElements": (0,), "Where": (1, 2)}  # and which of their inputs may be the old state
+WRITERS = {"ScatterND": (0,), "ScatterElements": (0,), "Where": (1, 2)}  # and which inputs may be the old state
 
 
 def safe_states(model: Any, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], bool]:

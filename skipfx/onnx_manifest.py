@@ -36,8 +36,8 @@ class StateRecord(Record):
     Attributes:
         input, output: names of the pair.
         layer: dotted name of the module whose value it keeps.
-        layout: "rows": [positions, C]. "planar": [C positions / 4, 4], plane by plane. "planes": [C, positions]. "nchw":
-            the value as it is.
+        layout: "rows": [positions, C]. "planar": [C positions / 4, 4], plane by plane. "planes": [C, positions].
+            "nchw": the value as it is.
         border: width of the zeros around the picture, in rows and planes; planes have more at the right and the bottom,
             up to multiples of 4.
         size: C, H, W of the value.

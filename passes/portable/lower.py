@@ -179,9 +179,7 @@ class Lowering:
         _, channels, height, width = g.value(node).shape
         return self._slot(f"~{len(self.slots):03d}", node, "planes", (int(channels), int(height * width)))
 
-    def _slot(
-        self, key: str, node: fx.Node, layout: Layout, shape: tuple[int, ...], like: Map | None = None
-    ) -> "Slot":
+    def _slot(self, key: str, node: fx.Node, layout: Layout, shape: tuple[int, ...], like: Map | None = None) -> "Slot":
         if key not in self.slots:
             value = g.value(node)
             size = tuple(value.shape[1:]) if value.dim() == 4 else ()
