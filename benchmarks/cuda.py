@@ -1,10 +1,10 @@
 """Engines for GPUs: what their kernels need, and where there is a GPU, its tests and times beside PyTorch.
 
-    python -m benchmarks.cuda [--networks yolov5n hrnet] [--frames 30] [--json cuda.json]
+    python -m benchmarks.cuda [--networks yolov5n hrnet] [--frames 30] [--precision fp16] [--json cuda.json]
 
 The kernels of the six networks are compiled for sm_80 and sm_90 (needs nvcc, no GPU). The rest needs a GPU, its driver
 and a PyTorch that was built for it; what could not be measured stands in the document as "not measured", with the
-reason. Times are medians per frame in turns in one run, float32, TF32 off, against PyTorch in channels-last memory
+reason. Times are medians per frame in turns in one run, at the same precision, against PyTorch in channels-last memory
 replayed as a CUDA graph. This half of the script has never run: no GPU was at hand when it was written.
 """
 
@@ -28,12 +28,13 @@ from skipfx.build import compile_engine
 from skipfx.errors import DeviceError, SkipfxError
 from skipfx.passes.lower import lower
 from skipfx.runtime.assemble import assemble
-from skipfx.runtime.backends.cuda import assemble_source, kernels_of, source, tiles_cuda
+from skipfx.runtime.backends.cuda import assemble_source, kernels_of, sources, tiles_cuda
 from skipfx.runtime.gpu.driver import open_driver
-from skipfx.runtime.kernels.cuda.module import cuda_module
+from skipfx.runtime.kernels.table import PRECISIONS, Precision
 
 ARCHITECTURES = ("sm_80", "sm_90")
 THRESHOLD = 0.1
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def main() -> None:
@@ -44,15 +45,21 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES), help="which of them")
     parser.add_argument("--frames", type=int, default=30, help="frames of a clip")
     parser.add_argument("--json", type=Path, default=None, help="file for the document; none: standard output")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of both sides")
     options = parser.parse_args()
     missing = _missing()
-    document: dict[str, Any] = {"machine": machine(), "tests on the GPU": missing or _tests(), "networks": {}}
+    document: dict[str, Any] = {
+        "machine": machine(),
+        "tests on the GPU": missing or _tests(),
+        "precision": options.precision,
+    }
+    document["networks"] = {}
     for name in options.networks:
         ASIDE.print(f"{name}: transforming and compiling")
         frames = [torch.from_numpy(frame) for (frame,) in CASES[name].frames(options.frames)]
         skip = CASES[name].transformed(frames[0], THRESHOLD, CASES[name].input_threshold)
-        found = document["networks"][name] = {"kernels": _needs(skip)}
-        found["times"] = missing or _times(skip, frames)
+        found = document["networks"][name] = {"kernels": _needs(skip, options.precision)}
+        found["times"] = missing or _times(skip, frames, options.precision)
     text = json.dumps(document, indent=1)
     if options.json is None:
         print(text)
@@ -74,11 +81,11 @@ def _tests() -> dict[str, Any]:
     return {"passed": done.returncode == 0}
 
 
-def _needs(skip: SkipModel) -> Any:
+def _needs(skip: SkipModel, precision: Precision) -> Any:
     """Per kernel and architecture: registers, bytes of shared memory, bytes spilled; or why there are none."""
     try:
-        image = assemble(lower(skip.graph_module), tiles=tiles_cuda("cuda"))
-        _, needs = assemble_source(source(cuda_module(kernels_of(image))), ARCHITECTURES)
+        image = assemble(lower(skip.graph_module), tiles=tiles_cuda("cuda", precision))
+        _, needs = assemble_source(sources(kernels_of(image), ARCHITECTURES), ARCHITECTURES)
     except SkipfxError as error:
         return f"not compiled: {error}"
     return {
@@ -87,15 +94,15 @@ def _needs(skip: SkipModel) -> Any:
     }
 
 
-def _times(skip: SkipModel, frames: list[Tensor]) -> Any:
+def _times(skip: SkipModel, frames: list[Tensor], precision: Precision) -> Any:
     """Milliseconds per frame of the stream and of PyTorch, and the share of the MACs that the stream computed."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
-        stream = compile_engine(skip, target="cuda").stream()
+        stream = compile_engine(skip, target="cuda", precision=precision).stream()
     except SkipfxError as error:
         return f"not measured: {error}"
     clip = [frame.cuda() for frame in frames]
-    dense = _replayed(skip.program.module(), clip[0])
+    dense = _replayed(skip.program.module(), clip[0], AUTOCAST.get(precision))
     mine, theirs, active = [], [], []
     for frame in clip:
         mine.append(_timed(lambda frame=frame: stream(frame)))
@@ -104,12 +111,12 @@ def _times(skip: SkipModel, frames: list[Tensor]) -> Any:
     return {"skipfx ms": median(mine[1:]), "pytorch ms": median(theirs[1:]), "active": median(active[1:])}
 
 
-def _replayed(model: nn.Module, frame: Tensor) -> Any:
-    """The dense model in channels-last memory, as a CUDA graph."""
+def _replayed(model: nn.Module, frame: Tensor, rounded: torch.dtype | None) -> Any:
+    """The dense model in channels-last memory, as a CUDA graph; convolutions in `rounded`, where that is given."""
     model = model.cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     taken = frame.to(memory_format=torch.channels_last)
     graph = torch.cuda.CUDAGraph()
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cuda", rounded, enabled=rounded is not None):
         for _ in range(3):
             model(taken)
         with torch.cuda.graph(graph):

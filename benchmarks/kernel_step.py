@@ -63,7 +63,7 @@ def plan_of(shape: Convolution) -> Plan:
 def engine_of(plan: Plan, threads: int) -> Engine:
     """A plan of one segment, compiled for this machine."""
     kind, segment = backend("cpu"), plan.segments[0]
-    image = assemble(plan, tiles=kind.tiles("cpu"))
+    image = assemble(plan, tiles=kind.tiles("cpu", "fp32"))
     code, level = kind.compile("cpu", image)
     parts = (Part(image.calls[0], segment.arrays_in, segment.arrays_out, None),)
     program = Program(

@@ -23,6 +23,7 @@ from skipfx.plan import Island
 from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.engine import Engine, Part, Program, for_gpu
 from skipfx.runtime.image import Call, LayerCell
+from skipfx.runtime.kernels.table import Precision
 
 FORMAT = 2
 CODE, WEIGHTS, ROWS, MANIFEST = "code.o", "weights.f32", "rows.i64", "manifest.json"
@@ -69,6 +70,7 @@ class Manifest(BaseModel):
     layers: list[LayerCell]
     structure: Any
     preprocess: Preprocess | None
+    precision: Precision = "fp32"
     info: dict[str, Any]
 
 
@@ -115,6 +117,7 @@ def read(path: Path) -> Program:
         layers=tuple(manifest.layers),
         structure=manifest.structure,
         preprocess=manifest.preprocess,
+        precision=manifest.precision,
         info=manifest.info,
     )
 
@@ -166,6 +169,7 @@ def _manifest(program: Program, hashes: dict[str, str]) -> bytes:
             layers=list(program.layers),
             structure=program.structure,
             preprocess=program.preprocess,
+            precision=program.precision,
             info=program.info,
         )
         .model_dump_json(indent=1)

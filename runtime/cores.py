@@ -8,7 +8,7 @@ from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
 from skipfx.runtime.kernels.table import LANES, OUTSIDE, Column, Core, CoreSpec, Tile
 from skipfx.runtime.layout import Layout, Row
-from skipfx.runtime.pack import pack_conv, pack_depthwise, pad_channels
+from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
 K = Column
 
@@ -91,10 +91,14 @@ class Cores:
             return
         assert tile is not None
         weight, packed_bias = pack_conv(step.weight, bias, step.groups, tile.vectors)
-        row[K.WEIGHT] = self.memory.w.add(weight, LANES)
         row[K.BIAS] = self.memory.w.add(packed_bias, LANES)
         row[K.GROUPS], row[K.GROUP_IN], row[K.GROUP_OUT] = step.groups, per_group, out // step.groups
         row[K.BLOCKS], row[K.PANELS] = tile.vectors, -(-(out // step.groups) // LANES) // tile.vectors
         row[K.RUN] = per_group
         if merge and step.groups == 1:
             row[K.RUN], row[K.KERNEL_W] = per_group * row[K.KERNEL_W], 1
+        read = [row[k] for k in (K.IN, K.IN_ROW, K.IN_PIXEL, K.GROUP_IN, K.RUN)]
+        row[K.WIDE] = int(all(count % 4 == 0 for count in read))
+        if tile.precision is not None:
+            weight = pack_chunks(weight, int(row[K.RUN]), tile.precision)
+        row[K.WEIGHT] = self.memory.w.add(weight, LANES)

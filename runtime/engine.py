@@ -14,7 +14,7 @@ from skipfx.plan import Island
 from skipfx.runtime.backends.levels import host_levels
 from skipfx.runtime.image import Call, LayerCell
 from skipfx.runtime.islands import IslandRunner
-from skipfx.runtime.kernels.table import TASKS
+from skipfx.runtime.kernels.table import TASKS, Precision
 from skipfx.runtime.lanes import Lanes
 from skipfx.runtime.native import load_code, on_cache_line, tensor, usable_cores
 from skipfx.runtime.stream import Stream
@@ -51,6 +51,7 @@ class Program:
         sizes, per_task: elements of the memory of a stream (`skipfx.runtime.image.Image`).
         outputs: per output of the model, (part, array) or the name of an island's value.
         structure: how the outputs are nested.
+        precision: what the operands of convolutions are rounded to.
         info: free data for reports: "options" and "report" of the transformation, "steps": the layers' names in the
             order in which they are computed.
     """
@@ -68,6 +69,7 @@ class Program:
     layers: tuple[LayerCell, ...]
     structure: Structure
     preprocess: "Preprocess | None" = None
+    precision: Precision = "fp32"
     info: dict[str, Any] = field(default_factory=dict)
 
     def open(self, threads: int | None) -> "Engine":
@@ -170,8 +172,9 @@ class Engine:
 
     def __repr__(self) -> str:
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.program.frames)
+        how = self.program.precision if self.on_gpu else f"{self.threads} threads"
         return (
-            f"Engine({shapes}, {self.program.level}, {self.threads} threads, {self.total_macs / 1e6:.1f} MMACs, "
+            f"Engine({shapes}, {self.program.level}, {how}, {self.total_macs / 1e6:.1f} MMACs, "
             f"{self.state_bytes / 1e6:.1f} MB state per stream)"
         )
 

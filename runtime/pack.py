@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.runtime.kernels.table import LANES, TAPS
+from skipfx.errors import CompileError
+from skipfx.runtime.kernels.table import CHUNK, LANES, TAPS, Precision
 
 Floats = NDArray[np.float32]
 
@@ -26,6 +27,39 @@ def pack_conv(weight: Floats, bias: Floats, groups: int, vectors: int) -> tuple[
     )
     panels = grouped.reshape(groups, kernel_h, kernel_w, per_group, -1, vectors * LANES).transpose(0, 4, 1, 2, 3, 5)
     return np.ascontiguousarray(panels), pad_channels(bias.reshape(groups, -1))
+
+
+def pack_chunks(packed: Floats, run: int, precision: Precision) -> Floats:
+    """The panels of `pack_conv` for a GPU: `run` input channels after the other, filled up to whole chunks.
+
+    [groups, panels, kh, kw, C_in / groups, LANES] -> [groups, panels, taps, chunks, CHUNK, LANES] in float32, and
+    [.., LANES, CHUNK] in the other precisions, those of 16 bits in pairs.
+    """
+    groups, panels = packed.shape[:2]
+    taps = packed.reshape(groups, panels, -1, run, LANES)
+    taps = np.pad(taps, [(0, 0)] * 3 + [(0, -run % CHUNK), (0, 0)])
+    chunks = taps.reshape(groups, panels, taps.shape[2], -1, CHUNK, LANES)
+    return chunks if precision == "fp32" else rounded(chunks.swapaxes(-1, -2), precision)
+
+
+def rounded(values: Floats, precision: Precision) -> Floats:
+    """Values in TF32, fp16 or bf16, to nearest; those of 16 bits in pairs, the first in the lower half of a word.
+
+    Raises:
+        CompileError: a value is too large for fp16.
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    if precision == "tf32":  # ties away from zero, as `cvt.rna.tf32`
+        return ((bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)).view(np.float32)
+    if precision == "bf16":  # ties to even
+        return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16).view(np.float32)
+    with np.errstate(over="ignore"):
+        halves = np.ascontiguousarray(values, np.float16)
+    if not np.isfinite(halves).all():
+        raise CompileError(
+            f"a weight of {np.abs(values).max():g} is beyond the range of fp16, 65504: use precision='bf16'"
+        )
+    return halves.view(np.float32)
 
 
 def pack_weigh(weight: Floats) -> Floats:

@@ -13,6 +13,7 @@ from skipfx.plan import Named
 from skipfx.runtime.assemble import assemble
 from skipfx.runtime.backends import backend, named
 from skipfx.runtime.engine import Engine, Part, Program
+from skipfx.runtime.kernels.table import PRECISIONS, Precision
 from skipfx.runtime.sizes import Engines, Size
 from skipfx.runtime.structure import Structure
 
@@ -31,6 +32,7 @@ def compile_engine(
     target: "str | Target" = ...,
     *,
     sizes: None = ...,
+    precision: Precision = ...,
     threads: int | None = ...,
     dense_above: float = ...,
     tick: Tick = ...,
@@ -43,6 +45,7 @@ def compile_engine(
     target: "str | Target" = ...,
     *,
     sizes: Sequence[Size],
+    precision: Precision = ...,
     threads: int | None = ...,
     dense_above: float = ...,
     tick: Tick = ...,
@@ -54,6 +57,7 @@ def compile_engine(
     target: "str | Target" = "cpu",
     *,
     sizes: Sequence[Size] | None = None,
+    precision: Precision = "fp32",
     threads: int | None = None,
     dense_above: float = 0.6,
     tick: Tick = lambda stage: None,
@@ -66,29 +70,33 @@ def compile_engine(
             armv8-a) or a CPU that LLVM knows, such as znver4. It decides the register tiles.
             "cuda" for GPUs, or "cuda:sm_80,sm_90" for some architectures. Or an object of TVM, `tvm.target.Target`.
         sizes: heights and widths of the frame, for an engine each; None: the size of the example, for one engine.
+        precision: what a GPU rounds the operands of convolutions to; sums are float32, as is all else. "tf32", "fp16"
+            and "bf16" run on tensor cores. A CPU computes in "fp32".
         threads: cores that a step may use; None: all that this process may use.
         dense_above: share of a frame's pixels that may change before the frame is a refresh; where gates sit on
             convolutions, which decide for themselves whether a change counts, no share makes it one.
         tick: called with the name of each of `STAGES` before it begins, for every size.
 
     Raises:
-        CompileError: the target is unknown, or the graph has a gate that the target does not run.
+        CompileError: the target is unknown or lacks the precision, or the graph has a gate that it does not run.
         OptionError: an option is outside its range, or `sizes` is for a model of several frames.
         CaptureError: a size is built into the model; the message says what to do.
     """
     if sizes is not None:
         several = [skip.at_size(size) for size in sizes]
-        return Engines(
-            [compile_engine(one, target, threads=threads, dense_above=dense_above, tick=tick) for one in several]
-        )
+        options: Any = {"precision": precision, "threads": threads, "dense_above": dense_above, "tick": tick}
+        return Engines([compile_engine(one, target, **options) for one in several])
     if not 0 < dense_above <= 1:
         raise OptionError(f"dense_above is a share of the frame, in (0, 1]; got {dense_above}")
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision is one of {', '.join(PRECISIONS)}; got {precision!r}")
     name = named(target)
     kind = backend(name)
+    tiles = kind.tiles(name, precision)
     tick("lowering")
     plan = lower(skip.graph_module)
     tick("packing weights")
-    image = assemble(plan, 1.0 if skip.options.hold is None else dense_above, kind.tiles(name))
+    image = assemble(plan, 1.0 if skip.options.hold is None else dense_above, tiles)
     tick("compiling kernels")
     code, level = kind.compile(name, image)
     parts = tuple(
@@ -98,6 +106,7 @@ def compile_engine(
     program = Program(
         code=code,
         level=level,
+        precision=precision,
         w=image.w,
         c=image.c,
         frames=plan.frames,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from skipfx.errors import CompileError
 from skipfx.runtime.backends.levels import target_levels
 from skipfx.runtime.image import Image
-from skipfx.runtime.kernels.table import Tile
+from skipfx.runtime.kernels.table import Precision, Tile
 
 if TYPE_CHECKING:
     from tvm.target import Target
@@ -16,11 +16,11 @@ class Backend(NamedTuple):
     """A kind of target.
 
     Attributes:
-        tiles: target -> the register tiles that suit it.
+        tiles: (target, precision) -> the register tiles that suit it.
         compile: (target, image) -> code and the level it needs.
     """
 
-    tiles: Callable[[str], tuple[Tile, ...]]
+    tiles: Callable[[str, Precision], tuple[Tile, ...]]
     compile: Callable[[str, Image], tuple[bytes, str]]
 
 

@@ -10,7 +10,7 @@ from skipfx.errors import CompileError
 from skipfx.files import write_whole
 from skipfx.runtime.backends.levels import ARM, cpu_levels, host_levels
 from skipfx.runtime.image import EpilogueSpec, Image
-from skipfx.runtime.kernels.table import CoreSpec, Tile
+from skipfx.runtime.kernels.table import CoreSpec, Precision, Tile
 
 TILES = {
     "x86-64-v2": (Tile(3, 1),),  # 16 registers of 4 numbers
@@ -20,12 +20,14 @@ TILES = {
 }
 
 
-def tiles_cpu(target: str) -> tuple[Tile, ...]:
+def tiles_cpu(target: str, precision: Precision) -> tuple[Tile, ...]:
     """The register tiles for a target: what fits the vector registers, beside a vector of weights and an input.
 
     Raises:
-        CompileError: the level is unknown.
+        CompileError: the level is unknown, or the precision is not fp32.
     """
+    if precision != "fp32":
+        raise CompileError(f"a CPU computes in fp32; precision {precision!r} is for target='cuda'")
     return TILES[_level(target)]
 
 

@@ -19,9 +19,12 @@ from skipfx.runtime.backends.cpu import cache_folder
 from skipfx.runtime.gpu.launches import pairs, steps
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module
-from skipfx.runtime.kernels.table import POSITIONS, Tile
+from skipfx.runtime.kernels.cuda.schedule import is_modern
+from skipfx.runtime.kernels.table import POSITIONS, Precision, Tile
 
 ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")  # the oldest first
+# the oldest whose tensor cores have a precision
+OLDEST: Final[dict[Precision, str]] = {"fp32": "sm_75", "tf32": "sm_80", "fp16": "sm_75", "bf16": "sm_80"}
 # the one function that the kernels call and CUDA does not have under this name
 PRELUDE: Final = """
 static __device__ __forceinline__ int64_t atomic_add(int64_t* cell, int64_t value) {
@@ -47,34 +50,48 @@ class Resources:
     spilled: int
 
 
-def tiles_cuda(target: str) -> tuple[Tile, ...]:
+def tiles_cuda(target: str, precision: Precision) -> tuple[Tile, ...]:
     """Weights lie in panels of one vector: a block of threads takes several of them side by side."""
-    return (Tile(POSITIONS, 1),)
+    return (Tile(POSITIONS, 1, precision),)
 
 
 def compile_cuda(target: str, image: Image) -> tuple[bytes, str]:
     """The device code of a network's kernels as a fat binary, and the architectures it is for, "sm_80,sm_90".
 
     Args:
-        target: "cuda" for all of ARCHITECTURES, or some of them, as "cuda:sm_80,sm_90". The last one's code also runs
-            on later GPUs: the driver translates it.
+        target: "cuda" for all of ARCHITECTURES that have the precision, or some of them, as "cuda:sm_80,sm_90". The
+            last one's code also runs on later GPUs: the driver translates it.
         image: of the network.
 
     Raises:
-        CompileError: an architecture is unknown, the network holds what a GPU does not run, or nvcc is missing.
+        CompileError: an architecture is unknown or lacks the precision, the network holds what a GPU does not run, or
+            nvcc is missing.
     """
-    asked = set(target.partition(":")[2].split(",")) - {""}
-    if unknown := asked - set(ARCHITECTURES):
-        raise CompileError(
-            f"GPU architecture {', '.join(sorted(unknown))} is unknown; expected some of {', '.join(ARCHITECTURES)}"
-        )
-    names = tuple(name for name in ARCHITECTURES if name in asked) or ARCHITECTURES
+    names = architectures(target, image)
     if image.islands:
         raise CompileError(
             "the network has dense islands (`skipfx inspect` says which and why), and a GPU does not run them yet: "
             "compile it for the CPU"
         )
     return device_code(kernels_of(image), names), ",".join(names)
+
+
+def architectures(target: str, image: Image) -> tuple[str, ...]:
+    """The architectures that a target names, the oldest first.
+
+    Raises:
+        CompileError: one is unknown, or lacks a precision of the network.
+    """
+    oldest = max((OLDEST[tile.precision] for _, tile in image.cores if tile and tile.precision), default="")
+    able = tuple(name for name in ARCHITECTURES if name >= oldest)
+    asked = set(target.partition(":")[2].split(",")) - {""}
+    if unknown := asked - set(ARCHITECTURES):
+        raise CompileError(
+            f"GPU architecture {', '.join(sorted(unknown))} is unknown; expected some of {', '.join(ARCHITECTURES)}"
+        )
+    if old := asked - set(able):
+        raise CompileError(f"{', '.join(old)} has no tensor cores for this precision; it needs {able[0]} or later")
+    return tuple(name for name in able if name in asked) or able
 
 
 def kernels_of(image: Image) -> Kernels:
@@ -84,7 +101,7 @@ def kernels_of(image: Image) -> Kernels:
 
 def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:
     """The fat binary of a network's kernels for some architectures; cached by content."""
-    text = source(cuda_module(kernels))
+    text = sources(kernels, names)
     key = hashlib.sha256("\n".join([text, nvcc(), *names]).encode()).hexdigest()[:32]
     cached = cache_folder() / f"{key}.fatbin"
     if cached.is_file():
@@ -93,6 +110,15 @@ def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_whole(cached, code, overwrite=True)
     return code
+
+
+def sources(kernels: Kernels, names: tuple[str, ...]) -> str:
+    """The CUDA source of a network's kernels for some architectures: one for each way of scheduling them."""
+    old, modern = ([name for name in names if is_modern(name) is kind] for kind in (False, True))
+    if not (old and modern):
+        return source(cuda_module(kernels, names[-1]))
+    texts = [source(cuda_module(kernels, group[0])) for group in (modern, old)]
+    return f"#if __CUDA_ARCH__ >= 800\n{texts[0]}\n#else\n{texts[1]}\n#endif\n"
 
 
 def source(module: Any) -> str:

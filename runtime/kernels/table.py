@@ -19,7 +19,7 @@ width + border positions apart, so the border right of one row is the border lef
 """
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 TASKS: Final = 16  # counts and lists are kept per task; more threads than this are not used
 TILE: Final = 12  # lists are filled up to a multiple of it; register tiles hold a divisor of it
@@ -34,8 +34,19 @@ MASK: Final = (1 << SHIFT) - 1
 THREADS: Final = 128  # of a block
 BLOCKS: Final = 4  # of a launch, for each multiprocessor
 POSITIONS: Final = 64  # active positions that a block works on at a time
+CHUNK: Final = 16  # input channels that the weights of a convolution are packed by
 
 FLT_MAX: Final = 3.4028234e38
+
+
+# what the operands of convolutions are rounded to
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+
+
+def chunk_words(precision: Precision) -> int:
+    """Words of 32 bits that packed weights of CHUNK input and LANES output channels take on a GPU."""
+    return CHUNK * LANES // (1 if precision in ("fp32", "tf32") else 2)
 
 
 class Op(IntEnum):
@@ -81,10 +92,12 @@ class Tile(NamedTuple):
     Attributes:
         positions: a divisor of TILE.
         vectors: of LANES output channels, side by side in the packed weights; a panel.
+        precision: of the operands on a GPU, which packs its weights for its own kernels; None: for a CPU.
     """
 
     positions: int
     vectors: int
+    precision: Precision | None = None
 
 
 CoreSpec = tuple[Core, Tile | None]
@@ -188,7 +201,8 @@ class Column(IntEnum):
     REFERENCE_PIXEL = 80
     BLOCK = 81  # side of the blocks that open
     INSIDE = 82  # whether positions are kept where the mask is 1 or where it is 0; it is the first operand
-    NUMBERS = 83  # columns in a row
+    WIDE = 83  # whether all that a convolution reads is aligned to four floats
+    NUMBERS = 84  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill

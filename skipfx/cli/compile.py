@@ -13,6 +13,7 @@ from skipfx.cli.parsers import size
 from skipfx.cli.steps import check_output
 from skipfx.model import SkipModel
 from skipfx.runtime.engine import Engine
+from skipfx.runtime.kernels.table import PRECISIONS
 
 
 @with_records
@@ -28,6 +29,9 @@ def command(
         str,
         option("--target", "cpu for this machine, cpu:NAME such as cpu:znver4, or cuda, cuda:sm_80.", "cpu"),
     ] = "cpu",
+    precision: Annotated[
+        str, option("--precision", f"What a GPU rounds operands to: {', '.join(PRECISIONS)}. Sums are fp32.", "fp32")
+    ] = "fp32",
     sizes: Annotated[
         list[Any] | None,
         option(
@@ -47,12 +51,13 @@ def command(
     check_output(out, overwrite=overwrite)
     with output.progress(f"loading {skip}", 1 + len(STAGES) * len(sizes or [()])) as advance:
         model = SkipModel.load(skip)
+        options: dict[str, Any] = {"precision": precision, "dense_above": dense_above, "tick": advance}
         if sizes:
-            several = compile_engine(model, target, sizes=sizes, dense_above=dense_above, tick=advance)
+            several = compile_engine(model, target, sizes=sizes, **options)
             several.save(out, overwrite=overwrite)
             found = [_facts(out / f"{height}x{width}.skipfx", engine) for (height, width), engine in several.items()]
         else:
-            engine = compile_engine(model, target, dense_above=dense_above, tick=advance)
+            engine = compile_engine(model, target, **options)
             engine.save(out, overwrite=overwrite)
             found = [_facts(out, engine)]
     output.show("\n\n".join(map(_text, found)), {"engines": found} if sizes else found[0])
@@ -63,6 +68,7 @@ def _facts(path: Path, engine: Engine) -> dict[str, Any]:
         "out": str(path),
         "bytes": path.stat().st_size,
         "level": engine.program.level,
+        "precision": engine.program.precision,
         "frames": engine.program.frames,
         "sparse_macs": engine.total_macs,
         "state_bytes": engine.state_bytes,
@@ -73,7 +79,7 @@ def _text(facts: dict[str, Any]) -> str:
     shapes = ", ".join("x".join(map(str, shape)) for shape in facts["frames"])
     return (
         f"frames   {shapes}\n"
-        f"code     for {facts['level']}\n"
+        f"code     for {facts['level']}, {facts['precision']}\n"
         f"state    {facts['state_bytes'] / 2**20:.1f} MiB per stream\n"
         f"wrote    {facts['out']}, {facts['bytes'] / 2**20:.1f} MiB"
     )

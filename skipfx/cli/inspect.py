@@ -31,15 +31,19 @@ def command(
     Nothing is compiled or written. Of a transformed or compiled model it shows the report that was made with it.
     """
     with output.working(f"inspecting {model}"):
-        choices = {"frames": frame, "until": tuple(until or ()), "exclude": tuple(exclude or ())}
-        report = _report(model, choices, example, trust_pickle)
-    output.show(str(report), report)
+        if kind_of(model) == "engine":
+            program = read(model)
+            report = Report.model_validate(program.info["report"])
+            code = {"level": program.level, "precision": program.precision}
+        else:
+            choices = {"frames": frame, "until": tuple(until or ()), "exclude": tuple(exclude or ())}
+            report, code = _report(model, choices, example, trust_pickle), {}
+    head = f"code for {code['level']}, {code['precision']}\n\n" if code else ""
+    output.show(f"{head}{report}", report.model_dump() | code)
 
 
 def _report(path: Path, choices: dict[str, Any], example: Path | None, trust_pickle: bool) -> Report:
     kind = kind_of(path)
-    if kind == "engine":
-        return Report.model_validate(read(path).info["report"])
     if kind == "onnx":
         return Report.model_validate(read_manifest(path).report)
     if kind == "skip":

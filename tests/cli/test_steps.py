@@ -28,7 +28,9 @@ def test_inspect_reports_layers_and_reasons(cli: Cli, files: Files) -> None:
 
 @pytest.mark.parametrize("kind", ["skip", "engine"])
 def test_inspect_shows_the_report_of_what_was_made(cli: Cli, files: Files, kind: str) -> None:
-    assert cli("inspect", getattr(files, kind), "--json").document["sparse_convs"] == 2
+    document = cli("inspect", getattr(files, kind), "--json").document
+    assert document["sparse_convs"] == 2
+    assert document.get("precision") == ("fp32" if kind == "engine" else None)
 
 
 def test_transform_keeps_options_and_pictures(cli: Cli, files: Files, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from skipfx.runtime.kernels.table import TILE
 )
 def test_a_cpu_by_name(cpu: str, level: str) -> None:
     assert cpu_levels(cpu)[-1] == level
-    assert backend("cpu").tiles(f"cpu:{cpu}") == TILES[level]
+    assert backend("cpu").tiles(f"cpu:{cpu}", "fp32") == TILES[level]
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_targets_of_tvm_that_do_not_fit(target: dict[str, Any], reason: str) -> 
 @pytest.mark.parametrize("target", ["cpu:abacus", "cpu:core2", "abacus"])
 def test_unknown_targets(target: str) -> None:
     with pytest.raises(CompileError, match="expected"):
-        backend(target).tiles(target)
+        backend(target).tiles(target, "fp32")
 
 
 def test_every_level_has_tiles_that_fill_a_list() -> None:
     assert TILES.keys() == X86.keys() | ARM.keys()
     assert all(TILE % tile.positions == 0 for tiles in TILES.values() for tile in tiles)
-    assert backend("cpu").tiles("cpu") == TILES[host_levels()[-1]]
+    assert backend("cpu").tiles("cpu", "fp32") == TILES[host_levels()[-1]]

@@ -1,112 +1,159 @@
 """Convolution on a GPU: a gathered implicit matrix product.
 
-A block takes POSITIONS active positions, wherever they lie, and GROUP blocks of LANES output channels at a time. Of
-each kernel tap it brings DEPTH input channels after the other into shared memory, of the gathered rows and of the
-weights; a thread sums ROWS positions x GROUP channels in registers. Sums start from the bias and run in the order of
-the CPU kernels (tap by tap, channel by channel), whatever else is active.
+A block takes a tile of active positions, wherever they lie, and several blocks of LANES output channels at a time. Of
+each kernel tap it brings some input channels after the other into shared memory, of the gathered rows and of the
+weights, and the next ones while it multiplies (`stage.py`, `product.py`). Sums start from the bias and run tap by tap,
+channel by channel, whatever else is active.
 """
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from tvm.script import tirx as T
 
+from skipfx.runtime.kernels.cuda.product import Product, product
+from skipfx.runtime.kernels.cuda.schedule import Schedule
+from skipfx.runtime.kernels.cuda.stage import WIDE, bring_rows, bring_weights, commit, wait
 from skipfx.runtime.kernels.cuda.streams import offset
 from skipfx.runtime.kernels.cuda.thread import share, sync
-from skipfx.runtime.kernels.table import LANES, POSITIONS, THREADS, Column
+from skipfx.runtime.kernels.table import CHUNK, LANES, THREADS, Column, chunk_words
 
 K = Column
-GROUP: Final = 4  # blocks of LANES output channels computed together
-DEPTH: Final = 16  # input channels brought into shared memory together
-ROWS: Final = POSITIONS * LANES // THREADS  # positions per thread
+# what a thread knows of the part that is brought next: kernel row, kernel column, first channel; and of the one that is
+# multiplied next: its first channel
+ROW, COLUMN, CHANNEL, MULTIPLIED = range(4)
 
 
 @T.inline
-def gather(mem: Any, row: Any, thread: Any, first: Any, count: Any, base: Any) -> None:
+def gather(mem: Any, row: Any, thread: Any, first: Any, count: Any, base: Any, positions: int) -> None:
     """Where each position's window starts; what is missing of a tile repeats its last position."""
-    if thread < POSITIONS:
+    if thread < positions:
         base[thread] = offset(mem, row, mem.q[first + T.min(thread, count - 1)])
 
 
 @T.inline
-def load_rows(mem: Any, thread: Any, base: Any, tap: Any, channel: Any, run: Any, x: Any) -> None:
-    """Brings DEPTH channels, from `channel` on, of the gathered rows at a tap into x [POSITIONS, DEPTH]."""
-    for i in T.unroll(POSITIONS * DEPTH // THREADS):
-        element = T.Bind(thread + i * THREADS)
-        x[element // DEPTH, element % DEPTH] = T.float32(0)
-        if channel + element % DEPTH < run:
-            x[element // DEPTH, element % DEPTH] = mem.a[base[element // DEPTH] + tap + channel + element % DEPTH]
+def advance(at: Any, depth: int, run: Any, width: Any) -> None:
+    """Goes on to the next channels, or to the next tap."""
+    at[CHANNEL] = at[CHANNEL] + depth
+    if at[CHANNEL] >= run:
+        at[CHANNEL] = 0
+        at[COLUMN] = at[COLUMN] + 1
+        if at[COLUMN] == width:
+            at[COLUMN] = 0
+            at[ROW] = at[ROW] + 1
 
 
-@T.inline
-def load_weights(mem: Any, thread: Any, weight: Any, panel: Any, spare: Any, channel: Any, run: Any, b: Any) -> None:
-    """Brings the weights of DEPTH input channels into b [DEPTH, output channels], with zeros where there are none.
-
-    `panel` is the distance from one block of output channels to the next, `spare` how many blocks there are.
-    """
-    for i in T.unroll(DEPTH * LANES // THREADS):
-        depth = T.Bind(thread // LANES + i * (THREADS // LANES))
-        for j in T.unroll(GROUP):
-            b[depth, j * LANES + thread % LANES] = T.float32(0)
-            if T.And(channel + depth < run, T.int64(j) < spare):
-                b[depth, j * LANES + thread % LANES] = mem.w[
-                    weight + j * panel + (channel + depth) * LANES + thread % LANES
-                ]
+def small(number: Any) -> Any:
+    """A number that fits 32 bits, of which registers hold twice as many."""
+    return T.Cast("int32", number)
 
 
-@T.inline
-def tile(mem: Any, row: Any, thread: Any, base: Any, source: Any, weight: Any, bias: Any, spare: Any, out: Any) -> None:
-    """Raw sums of POSITIONS positions and GROUP blocks of channels, into the scratch at `out`."""
-    x = T.alloc_buffer((POSITIONS, DEPTH + 1), "float32", scope="shared")  # one more: rows in different banks
-    b = T.alloc_buffer((DEPTH, GROUP * LANES), "float32", scope="shared")
-    sums = T.alloc_buffer((ROWS, GROUP), "float32", scope="local")
-    kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
-    run = T.Bind(mem.c[row + K.RUN])
-    panel = T.Bind(mem.c[row + K.KERNEL_H] * kernel_w * run * LANES)
-    lane = T.Bind(thread % LANES)
-    for j in T.unroll(GROUP):
-        for i in T.unroll(ROWS):
-            sums[i, j] = T.float32(0)
-            if T.int64(j) < spare:
-                sums[i, j] = mem.w[bias + j * LANES + lane]
-    for kh in range(mem.c[row + K.KERNEL_H]):
-        for kw in range(kernel_w):
-            for part in range((run + (DEPTH - 1)) // DEPTH):
-                tap = T.Bind(source + kh * mem.c[row + K.STEP_H] + kw * mem.c[row + K.STEP_W])
-                taps = T.Bind(weight + (kh * kernel_w + kw) * run * LANES)
-                sync()
-                load_rows(mem, thread, base, tap, part * DEPTH, run, x)
-                load_weights(mem, thread, taps, panel, spare, part * DEPTH, run, b)
-                sync()
-                for k in range(DEPTH):
-                    for i in T.unroll(ROWS):
-                        for j in T.unroll(GROUP):
-                            sums[i, j] = sums[i, j] + x[thread // LANES * ROWS + i, k] * b[k, j * LANES + lane]
-    for i in T.unroll(ROWS):
-        for j in T.unroll(GROUP):
-            if T.int64(j) < spare:
-                at = T.meta_var((thread // LANES * ROWS + i) * mem.c[row + K.SCRATCH_PITCH])
-                mem.a[out + at + j * LANES + lane] = sums[i, j]
+def large(number: Any) -> Any:
+    """A number that addresses are made of."""
+    return T.Cast("int64", number)
 
 
-@T.inline
-def conv(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
+def bring(schedule: Schedule) -> Callable[..., None]:
+    """Brings the next part of rows and weights into a stage."""
+    wide, single, weights = bring_rows(schedule, WIDE), bring_rows(schedule, 1), bring_weights(schedule)
+    words = chunk_words(schedule.precision)
+
+    @T.inline
+    def body(
+        mem: Any, row: Any, thread: Any, base: Any, at: Any, source: Any, weight: Any, spare: Any, stage: Any,
+        x: Any, b: Any,
+    ) -> None:  # fmt: skip
+        run = T.Bind(small(mem.c[row + K.RUN]))
+        height = T.Bind(small(mem.c[row + K.KERNEL_H]))
+        width = T.Bind(small(mem.c[row + K.KERNEL_W]))
+        chunks = T.Bind((run + (CHUNK - 1)) // CHUNK)
+        left = T.Bind(run - at[CHANNEL])
+        down = T.Bind(large(at[ROW]) * mem.c[row + K.STEP_H])
+        tap = T.Bind(source + down + large(at[COLUMN]) * mem.c[row + K.STEP_W] + large(at[CHANNEL]))
+        if mem.c[row + K.WIDE] > 0:
+            wide(mem, thread, base, tap, left, stage, x)
+        else:
+            single(mem, thread, base, tap, left, stage, x)
+        passed = T.Bind((at[ROW] * width + at[COLUMN]) * chunks + at[CHANNEL] // CHUNK)
+        weights(mem, thread, weight + large(passed * words), height * width * chunks * words, left, spare, stage, b)
+        advance(at, schedule.chunks * CHUNK, run, width)
+
+    return body
+
+
+def tile(schedule: Schedule, sum_up: Product) -> Callable[..., None]:
+    """Raw sums of a tile of positions and of `panels` blocks of channels, into the scratch at `out`."""
+    fetch = bring(schedule)
+    stages, depth = schedule.stages, schedule.chunks * CHUNK
+    rows = (stages, schedule.chunks, schedule.positions, CHUNK)
+    weights = (stages, schedule.panels, schedule.chunks, chunk_words(schedule.precision))
+
+    @T.inline
+    def body(
+        mem: Any, row: Any, thread: Any, base: Any, source: Any, weight: Any, bias: Any, spare: Any, out: Any
+    ) -> None:
+        x = T.alloc_buffer(rows, "float32", scope="shared")
+        b = T.alloc_buffer(weights, "float32", scope="shared")
+        sums = T.alloc_buffer((sum_up.sums,), "float32", scope="local")
+        at = T.alloc_buffer((4,), "int32", scope="local")
+        run = T.Bind(small(mem.c[row + K.RUN]))
+        parts = T.Bind(small(mem.c[row + K.KERNEL_H] * mem.c[row + K.KERNEL_W]) * ((run + (depth - 1)) // depth))
+        for i in T.unroll(4):
+            at[i] = 0
+        for i in T.unroll(sum_up.sums):
+            channel = T.Bind(sum_up.place(thread, i)[1])
+            sums[i] = T.float32(0)
+            if channel < spare * LANES:
+                sums[i] = mem.w[bias + large(channel)]
+        sync()
+        for part in T.unroll(stages - 1):
+            if part < parts:
+                fetch(mem, row, thread, base, at, source, weight, spare, part, x, b)
+            commit(schedule)
+        for part in range(parts):
+            wait(schedule)
+            sync()
+            if part + (stages - 1) < parts:
+                fetch(mem, row, thread, base, at, source, weight, spare, (part + (stages - 1)) % stages, x, b)
+            commit(schedule)
+            sum_up.add(thread, x, b, part % stages, run - at[MULTIPLIED], spare, sums)
+            at[MULTIPLIED] = T.if_then_else(at[MULTIPLIED] + depth < run, at[MULTIPLIED] + depth, 0)
+        for i in T.unroll(sum_up.sums):
+            channel = T.Bind(sum_up.place(thread, i)[1])
+            if channel < spare * LANES:
+                position = T.meta_var(large(sum_up.place(thread, i)[0]))
+                mem.a[out + position * mem.c[row + K.SCRATCH_PITCH] + large(channel)] = sums[i]
+
+    return body
+
+
+def conv(schedule: Schedule) -> Callable[..., None]:
     """Raw sums, bias included, of `count` positions into the scratch.
 
     A group writes whole blocks of channels; what stands behind its last channel is written again by the next group.
     """
-    base = T.alloc_buffer((POSITIONS,), "int64", scope="shared")
-    blocks = T.Bind(mem.c[row + K.PANELS])
-    taps = T.Bind(mem.c[row + K.KERNEL_H] * mem.c[row + K.KERNEL_W])
-    sync()
-    gather(mem, row, thread, first, count, base)
-    for group in range(mem.c[row + K.GROUPS]):
-        source = T.Bind(mem.c[row + K.IN] + group * mem.c[row + K.GROUP_IN])
-        for part in range((blocks + (GROUP - 1)) // GROUP):
-            panel = T.Bind(group * blocks + part * GROUP)
-            weight = T.Bind(mem.c[row + K.WEIGHT] + panel * taps * mem.c[row + K.RUN] * LANES)
-            out = T.Bind(scratch + group * mem.c[row + K.GROUP_OUT] + part * (GROUP * LANES))
-            bias = T.Bind(mem.c[row + K.BIAS] + panel * LANES)
-            tile(mem, row, thread, base, source, weight, bias, blocks - part * GROUP, out)
+    compute = tile(schedule, product(schedule))
+    panels, words = schedule.panels, chunk_words(schedule.precision)
+
+    @T.inline
+    def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
+        base = T.alloc_buffer((schedule.positions,), "int64", scope="shared")
+        blocks = T.Bind(mem.c[row + K.PANELS])
+        chunks = T.Bind((mem.c[row + K.RUN] + (CHUNK - 1)) // CHUNK)
+        panel_words = T.Bind(mem.c[row + K.KERNEL_H] * mem.c[row + K.KERNEL_W] * chunks * words)
+        sync()
+        gather(mem, row, thread, first, count, base, schedule.positions)
+        for group in range(mem.c[row + K.GROUPS]):
+            source = T.Bind(mem.c[row + K.IN] + group * mem.c[row + K.GROUP_IN])
+            for part in range((blocks + (panels - 1)) // panels):
+                panel = T.Bind(group * blocks + part * panels)
+                weight = T.Bind(mem.c[row + K.WEIGHT] + panel * panel_words)
+                out = T.Bind(scratch + group * mem.c[row + K.GROUP_OUT] + part * (panels * LANES))
+                bias = T.Bind(mem.c[row + K.BIAS] + panel * LANES)
+                spare = T.Bind(small(blocks - part * panels))
+                compute(mem, row, small(thread), base, source, weight, bias, spare, out)
+
+    return body
 
 
 @T.inline

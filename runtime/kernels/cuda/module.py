@@ -16,6 +16,7 @@ from skipfx.runtime.kernels.cuda.frames import begin, clear, commit, compare, de
 from skipfx.runtime.kernels.cuda.gate import follow, open_blocks, score, weigh
 from skipfx.runtime.kernels.cuda.maps import move, pool, resize
 from skipfx.runtime.kernels.cuda.reduce import REDUCTIONS
+from skipfx.runtime.kernels.cuda.schedule import schedule
 from skipfx.runtime.kernels.cuda.streams import common, listed
 from skipfx.runtime.kernels.cuda.thread import Body, device, share
 from skipfx.runtime.kernels.epilogue import value_of
@@ -36,7 +37,6 @@ STEPS: Final[dict[str, Body]] = {
 }
 TILED: Final[dict[str, Body]] = {"weigh": weigh, "score": score, "follow": follow}
 CORES: Final[dict[Core, Body]] = {
-    Core.CONV: conv,
     Core.DEPTHWISE: depthwise,
     Core.MAX_POOL: pool(maximum=True),
     Core.AVG_POOL: pool(maximum=False),
@@ -60,14 +60,22 @@ class Kernels(NamedTuple):
     epilogues: tuple[EpilogueSpec, ...]
 
 
-def cuda_module(found: Kernels) -> IRModule:
-    """The kernels of a network."""
+def cuda_module(found: Kernels, architecture: str) -> IRModule:
+    """The kernels of a network for an architecture, "sm_80", and for all that are scheduled alike."""
     steps = STEPS | {name: _tiled(None, body) for name, body in TILED.items()}
     kernels = {name: compare if name == "compare" else _unless_bad(steps[name]) for name in found.steps}
     for core, number in found.pairs:
-        body = None if core < 0 else CORES[found.cores[core][0]]
+        body = None if core < 0 else _core(found.cores[core], architecture)
         kernels[kernel_name(core, number)] = _unless_bad(_tiled(body, epilogue(value_of(*found.epilogues[number]))))
     return IRModule({GlobalVar(name): device(name, body) for name, body in kernels.items()})
+
+
+def _core(spec: CoreSpec, architecture: str) -> Body:
+    core, tile = spec
+    if core is not Core.CONV:
+        return CORES[core]
+    assert tile is not None and tile.precision is not None
+    return conv(schedule(tile.precision, architecture))
 
 
 def _unless_bad(body: Body) -> Body:

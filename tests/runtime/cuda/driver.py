@@ -120,8 +120,8 @@ _modules: dict[bytes, Any] = {}
 @cache
 def _kept(kernels: Kernels, names: tuple[str, ...]) -> bytes:
     """Stands for the device code; TVM 0.27 cannot write a module down, so this is a key to it."""
-    code = repr(kernels).encode()
-    _modules[code] = cuda_module(kernels)
+    code = repr((kernels, names[-1])).encode()
+    _modules[code] = cuda_module(kernels, names[-1])
     return code
 
 

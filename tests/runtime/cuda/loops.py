@@ -6,6 +6,10 @@ begins the next. A loop or branch that holds a barrier goes around the loops ove
 the threads do not agree on it, which on a GPU would never end. What a thread keeps for itself across a barrier becomes
 an array with one place per thread; what a block shares stays one array.
 
+The threads of a warp multiply on their tensor core together, and wait for each other there. So a piece that holds such
+products becomes a loop over warps, each of which goes to its end before another begins; within, it is cut at the
+products into loops over the threads of the warp. A product is its definition (`warps.py`).
+
 At the edges of a loop or branch that holds a barrier (on the way in, from pass to pass, on the way out) all threads
 wait here, which they need not on a GPU. A kernel that has something shared on both sides of such an edge, and no
 barrier, is refused (`shared_ends`).
@@ -16,7 +20,7 @@ barrier it does not have gives other results in another order, so tests run ever
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import tvm_ffi
 from tvm import IRModule, tirx
@@ -39,6 +43,7 @@ from tvm.tirx import (
 )
 
 from tests.runtime.cuda.barriers import has_barrier, shared_ends
+from tests.runtime.cuda.warps import WARP, has_product, multiplied
 
 Order = Callable[[Any, Any], Any]
 
@@ -62,12 +67,26 @@ def _function(function: PrimFunc, order: Order) -> PrimFunc:
     block = _Block(threads.loop_var, int(threads.extent), order)
     number = Var("block", "int64")
     inside = tvm_ffi.structural_map(
-        block.region(threads.body), (Var, _replace({blocks.loop_var: order(number, blocks.extent)}))
+        block.region(threads.body, block.whole), (Var, _replace({blocks.loop_var: order(number, blocks.extent)}))
     )
     body: Any = SeqStmt([*head, For(number, 0, blocks.extent, ForKind.SERIAL, inside)])
     place = tirx.decl_buffer((1,), "int64", "place")  # a tensor on the CPU, so that arrays are allocated there
     plain = PrimFunc([*function.params, place], body, function.ret_type)
     return plain.with_attr({"global_symbol": function.attrs["global_symbol"], "tirx.noalias": True, "s_tir": True})
+
+
+class _Group(NamedTuple):
+    """Threads side by side that meet somewhere.
+
+    Attributes:
+        first: the number of its first thread.
+        size: how many there are.
+        meets: whether they wait for each other in a statement.
+    """
+
+    first: Any
+    size: int
+    meets: Callable[[Any], bool]
 
 
 @dataclass
@@ -86,23 +105,29 @@ class _Block:
     private: dict[Any, Any] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)
 
-    def region(self, stmt: Any) -> Any:
-        """A statement that all threads of the block run."""
-        if not has_barrier(stmt):
-            return self._each([stmt])
+    @property
+    def whole(self) -> _Group:
+        return _Group(IntImm("int32", 0), self.count, has_barrier)
+
+    def region(self, stmt: Any, group: _Group) -> Any:
+        """A statement that all threads of a group run."""
+        if not group.meets(stmt):
+            return self._each([stmt], group)
         if isinstance(stmt, SeqStmt):
-            return self._sequence(list(stmt.seq))
+            return self._sequence(list(stmt.seq), group)
         if isinstance(stmt, For):
-            extent, agree = self._agreed(stmt.extent)
-            loop = For(stmt.loop_var, stmt.min, extent, ForKind.SERIAL, self.region(stmt.body))
+            extent, agree = self._agreed(stmt.extent, group)
+            loop = For(stmt.loop_var, stmt.min, extent, ForKind.SERIAL, self.region(stmt.body, group))
             return SeqStmt([agree, loop])
         if isinstance(stmt, IfThenElse):
-            condition, agree = self._agreed(stmt.condition)
-            otherwise = None if stmt.else_case is None else self.region(stmt.else_case)
-            return SeqStmt([agree, IfThenElse(condition, self.region(stmt.then_case), otherwise)])
+            condition, agree = self._agreed(stmt.condition, group)
+            otherwise = None if stmt.else_case is None else self.region(stmt.else_case, group)
+            return SeqStmt([agree, IfThenElse(condition, self.region(stmt.then_case, group), otherwise)])
+        if has_product(stmt):
+            return multiplied(stmt.value, self.private, group.first)
         return Evaluate(0)  # a barrier by itself: there is nothing to wait for
 
-    def _sequence(self, stmts: list[Any]) -> Any:
+    def _sequence(self, stmts: list[Any], group: _Group) -> Any:
         done: list[Any] = []
         piece: list[Any] = []
         for stmt in stmts:
@@ -111,12 +136,12 @@ class _Block:
             elif isinstance(stmt, Bind):
                 done.append(AllocBuffer(self._per_thread(stmt.var, stmt.var.name, str(stmt.var.ty), ())))
                 piece.append(BufferStore(self.private[stmt.var], stmt.value, [self.thread]))
-            elif has_barrier(stmt):
-                done += [self._each(piece), self.region(stmt)]
+            elif group.meets(stmt):
+                done += [self._each(piece, group), self.region(stmt, group)]
                 piece = []
             else:
                 piece.append(stmt)
-        return SeqStmt([*done, self._each(piece)])
+        return SeqStmt([*done, self._each(piece, group)])
 
     def _allocation(self, buffer: Any) -> Any:
         if buffer.scope() == "shared":
@@ -128,17 +153,22 @@ class _Block:
         self.private[key] = tirx.decl_buffer((self.count, *shape), dtype, name)
         return self.private[key]
 
-    def _each(self, stmts: list[Any]) -> Any:
-        """A loop over the threads around statements without a barrier."""
+    def _each(self, stmts: list[Any], group: _Group) -> Any:
+        """Loops over the threads of a group around statements at which they do not meet."""
         if not stmts:
             return Evaluate(0)
-        number = Var("thread", "int32")
         body = SeqStmt(stmts) if len(stmts) > 1 else stmts[0]
-        return For(number, 0, self.count, ForKind.SERIAL, self._at(body, self.order(number, self.count)))
+        if group.size > WARP and has_product(body):
+            warp = Var("warp", "int32")
+            first = self.order(warp, group.size // WARP) * WARP
+            return For(warp, 0, group.size // WARP, ForKind.SERIAL, self.region(body, _Group(first, WARP, has_product)))
+        number = Var("thread", "int32")
+        thread = group.first + self.order(number, group.size)
+        return For(number, 0, group.size, ForKind.SERIAL, self._at(body, thread))
 
     def _at(self, value: Any, thread: Any) -> Any:
         """A statement or expression as one thread runs it."""
-        value = tvm_ffi.structural_map(value, ((Evaluate, BufferStore), _plain_atomic))
+        value = tvm_ffi.structural_map(value, ((Evaluate, BufferStore), _plain))
         callbacks = [(TensorLoad, self._load), (BufferStore, self._store), (Var, self._variable), (For, _rolled)]
         value = tvm_ffi.structural_map(value, callbacks)
         return tvm_ffi.structural_map(value, (Var, _replace({self.thread: thread})))
@@ -161,14 +191,16 @@ class _Block:
             return self.private[buffer], [self.thread, *indices]
         return self.shared.get(buffer, buffer), list(indices)
 
-    def _agreed(self, value: Any) -> tuple[Any, Any]:
-        """The value that thread 0 finds, and a check that all threads find the same."""
+    def _agreed(self, value: Any, group: _Group) -> tuple[Any, Any]:
+        """The value that the first thread of a group finds, and a check that all threads find the same."""
+        if isinstance(value, IntImm):
+            return value, Evaluate(0)
         number = Var("thread", "int32")
-        first = self._at(value, IntImm("int32", 0))
-        same = self._at(value, number).astype("int64").equal(first.astype("int64"))
+        first = self._at(value, group.first)
+        same = self._at(value, group.first + number).astype("int64").equal(first.astype("int64"))
         message = [StringImm("a barrier that not all threads come to")]
         check = AssertStmt(same, StringImm("RuntimeError"), message)  # in the order of TVM's code
-        return first, For(number, 0, self.count, ForKind.SERIAL, check)
+        return first, For(number, 0, group.size, ForKind.SERIAL, check)
 
 
 def _replace(table: dict[Any, Any]) -> Callable[[Any], Any]:
@@ -179,8 +211,16 @@ def _is_atomic(value: Any) -> bool:
     return isinstance(value, Call) and value.op.name == "tirx.call_extern" and value.args[0].value == "atomic_add"
 
 
-def _plain_atomic(stmt: Any) -> Any:
-    """An atomic addition as a plain one, behind the store of what was there before, where that is asked for."""
+def _plain(stmt: Any) -> Any:
+    """An atomic addition as a plain one, behind the store of what was there before, where that is asked for.
+
+    An asynchronous copy as a plain one.
+    """
+    name = getattr(getattr(stmt.value, "op", None), "name", "")
+    if name == "tirx.s_tir.cp_async_raw":
+        return _copy(stmt.value)
+    if name in ("tirx.ptx.cp_async_commit_group", "tirx.ptx.cp_async_wait_group"):
+        return Evaluate(0)
     if not _is_atomic(stmt.value):
         return stmt
     cell, added = stmt.value.args[1].args[0], stmt.value.args[2]
@@ -193,3 +233,12 @@ def _plain_atomic(stmt: Any) -> Any:
 def _rolled(loop: For) -> For:
     """An unrolled loop as a loop: the same, and much less to compile."""
     return For(loop.loop_var, loop.min, loop.extent, ForKind.SERIAL, loop.body)
+
+
+def _copy(call: Any) -> Any:
+    to, source, present = call.args[0].args[0], call.args[2].args[0], call.args[5]
+    number = Var("number", "int32")
+    (*outer, at), (start,) = to.indices, source.indices
+    value = tirx.if_then_else(present, BufferLoad(source.source, [start + number]), tirx.const(0.0, "float32"))
+    stored = BufferStore(to.source, value, [*outer, at + number])
+    return For(number, 0, int(call.args[4]) // 4, ForKind.SERIAL, stored)

@@ -33,7 +33,7 @@ SHARED = 48 * 1024  # bytes that a block may have without asking for more
 def image() -> Image:
     clip = Geometry().clip()
     skip = transform(network(Geometry()), clip[0], gate=Hold(threshold=0.1))
-    return assemble(lower(skip.graph_module), tiles=backend.tiles_cuda("cuda"))
+    return assemble(lower(skip.graph_module), tiles=backend.tiles_cuda("cuda", "fp32"))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def no_gpu() -> None:
 
 def bodies(image: Image) -> dict[str, str]:
     """The CUDA source of every kernel, by name."""
-    text = backend.source(cuda_module(backend.kernels_of(image)))
+    text = backend.source(cuda_module(backend.kernels_of(image), "sm_80"))
     head = rf'extern "C" __global__ void __launch_bounds__\({THREADS}, {BLOCKS}\) (\w+)\('
     parts = re.split(head, text)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))  # a declaration comes before its body, which stays
@@ -78,7 +78,7 @@ def every_kernel(image: Image) -> Kernels:
 
 def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
     kernels = every_kernel(image)
-    _, needs = backend.assemble_source(backend.source(cuda_module(kernels)), ("sm_80", "sm_90"))
+    _, needs = backend.assemble_source(backend.source(cuda_module(kernels, "sm_80")), ("sm_80", "sm_90"))
     launched = {*kernels.steps, *(kernel_name(*found) for found in kernels.pairs)}
     assert {(need.kernel, need.architecture) for need in needs} == {
         (name, architecture) for name in launched for architecture in ("sm_80", "sm_90")
