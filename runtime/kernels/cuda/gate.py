@@ -136,7 +136,7 @@ def open_blocks(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> Non
     side = T.Bind(mem.c[row + K.BLOCK])
     height = T.Bind(mem.c[row + K.HEIGHT])
     width = T.Bind(mem.c[row + K.WIDTH])
-    bands = T.Bind((height + side - 1) // side)
+    bands = T.Bind(share(height, T.int64(0), side))
     for i in range(share(lines(mem, bands), block, blocks)):
         stream = T.Bind(stream_at(mem, block + i * blocks, bands))
         top = T.Bind(line_at(block + i * blocks, bands) * side)
@@ -147,6 +147,6 @@ def open_blocks(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> Non
             flag = T.meta_var(mem.m[stream * mem.bytes + mem.c[mem.c[row + K.SOURCES] + S.FLAGS] + top + j])
             some[0] = some[0] | T.Cast("int64", flag)
         if some[0] > 0:
-            for k in range(share((width + side - 1) // side, thread, THREADS)):
+            for k in range(share(share(width, T.int64(0), side), thread, THREADS)):
                 left = T.Bind((thread + k * THREADS) * side)
                 look(mem, row, stream, top, left, rows, T.min(side, width - left))

@@ -1,55 +1,15 @@
-"""Pooling, resizing and moving on a GPU, at arbitrary positions: LANES channels of a position side by side."""
+"""Resizing and moving on a GPU, at arbitrary positions: LANES channels of a position side by side."""
 
-from collections.abc import Callable
 from typing import Any
 
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.streams import column_of, line_of, stream_of
 from skipfx.runtime.kernels.cuda.thread import share
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, OUTSIDE, THREADS, Column
+from skipfx.runtime.kernels.table import LANES, OUTSIDE, THREADS, Column
 
 K = Column
 SIDE_BY_SIDE = THREADS // LANES  # positions
-
-
-def pool(maximum: bool) -> Callable[..., None]:
-    """The body of max pooling or average pooling; windows are clipped to the picture."""
-    start = -FLT_MAX if maximum else 0.0
-
-    def merge(total: Any, value: Any) -> Any:
-        return T.max(total, value) if maximum else total + value
-
-    @T.inline
-    def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
-        for i in range(share(count, thread // LANES, SIDE_BY_SIDE)):
-            item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
-            position = T.Bind(mem.q[first + item])
-            source = T.Bind(stream_of(position) * mem.floats + mem.c[row + K.IN])
-            top = T.Bind(line_of(position) * mem.c[row + K.STRIDE_H] - mem.c[row + K.PAD_H])
-            left = T.Bind(column_of(position) * mem.c[row + K.STRIDE_W] - mem.c[row + K.PAD_W])
-            for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
-                channel = T.Bind(block * LANES + thread % LANES)
-                total = T.alloc_buffer((1,), "float32", scope="local")
-                inside = T.alloc_buffer((1,), "int64", scope="local")
-                total[0] = T.float32(start)
-                inside[0] = T.int64(0)
-                for kh in range(mem.c[row + K.KERNEL_H]):
-                    y = T.Bind(top + kh * mem.c[row + K.DILATION_H])
-                    if T.And(y >= 0, y < mem.c[row + K.IN_HEIGHT]):
-                        for kw in range(mem.c[row + K.KERNEL_W]):
-                            x = T.Bind(left + kw * mem.c[row + K.DILATION_W])
-                            if T.And(x >= 0, x < mem.c[row + K.IN_WIDTH]):
-                                at = T.Bind(source + y * mem.c[row + K.IN_ROW] + x * mem.c[row + K.IN_PIXEL])
-                                inside[0] = inside[0] + 1
-                                total[0] = merge(total[0], mem.a[at + channel])
-                whole = T.meta_var(mem.c[row + K.KERNEL_H] * mem.c[row + K.KERNEL_W])
-                divisor = T.Bind(T.Cast("float32", T.Select(mem.c[row + K.COUNT_PAD] > 0, whole, inside[0])))
-                mem.a[scratch + item * mem.c[row + K.SCRATCH_PITCH] + channel] = (
-                    total[0] if maximum else total[0] / divisor
-                )
-
-    return body
 
 
 @T.inline

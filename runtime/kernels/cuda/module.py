@@ -14,7 +14,8 @@ from skipfx.runtime.kernels.cuda.emit import emit
 from skipfx.runtime.kernels.cuda.epilogue import epilogue
 from skipfx.runtime.kernels.cuda.frames import begin, clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.cuda.gate import follow, open_blocks, score, weigh
-from skipfx.runtime.kernels.cuda.maps import move, pool, resize
+from skipfx.runtime.kernels.cuda.maps import move, resize
+from skipfx.runtime.kernels.cuda.pool import pool
 from skipfx.runtime.kernels.cuda.reduce import REDUCTIONS
 from skipfx.runtime.kernels.cuda.schedule import schedule
 from skipfx.runtime.kernels.cuda.streams import common, listed
@@ -65,17 +66,20 @@ def cuda_module(found: Kernels, architecture: str) -> IRModule:
     steps = STEPS | {name: _tiled(None, body) for name, body in TILED.items()}
     kernels = {name: compare if name == "compare" else _unless_bad(steps[name]) for name in found.steps}
     for core, number in found.pairs:
-        body = None if core < 0 else _core(found.cores[core], architecture)
-        kernels[kernel_name(core, number)] = _unless_bad(_tiled(body, epilogue(value_of(*found.epilogues[number]))))
+        spec = None if core < 0 else found.cores[core]
+        end = epilogue(value_of(*found.epilogues[number]))
+        kernels[kernel_name(core, number)] = _unless_bad(_compute(spec, end, architecture))
     return IRModule({GlobalVar(name): device(name, body) for name, body in kernels.items()})
 
 
-def _core(spec: CoreSpec, architecture: str) -> Body:
+def _compute(spec: CoreSpec | None, end: Body, architecture: str) -> Body:
+    if spec is None:
+        return _tiled(None, end)
     core, tile = spec
     if core is not Core.CONV:
-        return CORES[core]
+        return _tiled(CORES[core], end)
     assert tile is not None and tile.precision is not None
-    return conv(schedule(tile.precision, architecture))
+    return _tiled(conv(schedule(tile.precision, architecture)), end, full=True)
 
 
 def _unless_bad(body: Body) -> Body:
@@ -89,17 +93,26 @@ def _unless_bad(body: Body) -> Body:
     return guarded
 
 
-def _tiled(core: Body | None, end: Body) -> Body:
-    """Goes through a row's list tile by tile; a block's scratch holds one tile."""
+def _tiled(core: Body | None, end: Body, *, full: bool = False) -> Body:
+    """Goes through a row's list tile by tile; a block's scratch holds one tile.
+
+    Args:
+        core: what is done with a tile first, if anything.
+        end: what is done with it then.
+        full: whether tiles are as large as they may be, because one costs the same however much is in it. Else a list
+            is spread over all blocks.
+    """
 
     @T.inline
     def walk(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
         total = T.Bind(mem.n[listed(mem, row)])
+        each = T.meta_var(T.max(T.min(share(total, T.int64(0), blocks), T.int64(POSITIONS)), T.int64(1)))
+        size = T.Bind(T.int64(POSITIONS) if full else each)
         first = T.Bind(mem.c[row + K.LIST] * mem.streams)
         scratch = T.Bind(mem.c[row + K.SCRATCH] * mem.streams + block * mem.c[row + K.SCRATCH_SIZE])
-        for i in range(share((total + (POSITIONS - 1)) // POSITIONS, block, blocks)):
-            at = T.Bind((block + i * blocks) * POSITIONS)
-            count = T.Bind(T.min(total - at, T.int64(POSITIONS)))
+        for i in range(share(share(total, T.int64(0), size), block, blocks)):
+            at = T.Bind((block + i * blocks) * size)
+            count = T.Bind(T.min(total - at, size))
             if core is not None:
                 core(mem, thread, row, first + at, count, scratch)
             end(mem, thread, row, first + at, count, scratch)

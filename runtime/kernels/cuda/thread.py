@@ -75,8 +75,8 @@ def atomic_add(buffer: Any, index: Any, value: Any) -> Any:
 
 
 def share(total: Any, part: Any, parts: int) -> Any:
-    """How many of the items part, part + parts, part + 2 parts ... are below `total`."""
-    return (total - part + (parts - 1)) // parts
+    """How many of the items part, part + parts, part + 2 parts ... are below `total`; none is negative."""
+    return T.truncdiv(total - part + (parts - 1), parts)
 
 
 @T.inline
