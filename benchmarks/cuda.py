@@ -5,7 +5,8 @@
 The kernels of the six networks are compiled for sm_80 and sm_90 (needs nvcc, no GPU). The rest needs a GPU, its driver
 and a PyTorch that was built for it; what could not be measured stands in the document as "not measured", with the
 reason. Times are medians per frame in turns in one run, at the same precision, against PyTorch in channels-last memory
-replayed as a CUDA graph. This half of the script has never run: no GPU was at hand when it was written.
+replayed as a CUDA graph; those of YOLOv5n also with many streams in one sequence of launches. This half of the script
+has never run: no GPU was at hand when it was written.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from skipfx.bench.timing import machine
 from skipfx.build import compile_engine
 from skipfx.errors import DeviceError, SkipfxError
 from skipfx.passes.lower import lower
+from skipfx.runtime import Engine
 from skipfx.runtime.assemble import assemble
 from skipfx.runtime.backends.cuda import assemble_source, kernels_of, sources, tiles_cuda
 from skipfx.runtime.gpu.driver import open_driver
@@ -34,6 +36,7 @@ from skipfx.runtime.kernels.table import PRECISIONS, Precision
 
 ARCHITECTURES = ("sm_80", "sm_90")
 THRESHOLD = 0.1
+STREAMS = {"yolov5n": (1, 8, 32)}  # how many are measured together
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -59,7 +62,7 @@ def main() -> None:
         frames = [torch.from_numpy(frame) for (frame,) in CASES[name].frames(options.frames)]
         skip = CASES[name].transformed(frames[0], THRESHOLD, CASES[name].input_threshold)
         found = document["networks"][name] = {"kernels": _needs(skip, options.precision)}
-        found["times"] = missing or _times(skip, frames, options.precision)
+        found["times"] = missing or _times(skip, frames, options.precision, STREAMS.get(name, ()))
     text = json.dumps(document, indent=1)
     if options.json is None:
         print(text)
@@ -94,11 +97,12 @@ def _needs(skip: SkipModel, precision: Precision) -> Any:
     }
 
 
-def _times(skip: SkipModel, frames: list[Tensor], precision: Precision) -> Any:
-    """Milliseconds per frame of the stream and of PyTorch, and the share of the MACs that the stream computed."""
+def _times(skip: SkipModel, frames: list[Tensor], precision: Precision, streams: tuple[int, ...]) -> Any:
+    """Milliseconds per frame of the stream, of PyTorch and of so many streams; the share of the MACs in the first."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
-        stream = compile_engine(skip, target="cuda", precision=precision).stream()
+        engine = compile_engine(skip, target="cuda", precision=precision)
+        stream = engine.stream()
     except SkipfxError as error:
         return f"not measured: {error}"
     clip = [frame.cuda() for frame in frames]
@@ -108,7 +112,18 @@ def _times(skip: SkipModel, frames: list[Tensor], precision: Precision) -> Any:
         mine.append(_timed(lambda frame=frame: stream(frame)))
         theirs.append(_timed(lambda frame=frame: dense(frame)))
         active.append(stream.stats.active_fraction)
-    return {"skipfx ms": median(mine[1:]), "pytorch ms": median(theirs[1:]), "active": median(active[1:])}
+    found = {"skipfx ms": median(mine[1:]), "pytorch ms": median(theirs[1:]), "active": median(active[1:])}
+    return found | {f"{count} streams ms": _together(engine, frames, count) for count in streams}
+
+
+def _together(engine: Engine, frames: list[Tensor], count: int) -> float:
+    """Milliseconds per step of streams in the same launches, each a frame ahead of the one before it."""
+    lanes, times = engine.lanes(count), []
+    order = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]  # there and back: no frame jumps
+    for time in range(len(frames)):
+        batch = torch.cat([frames[order[(time + lane) % len(order)]] for lane in range(count)]).cuda()
+        times.append(_timed(lambda batch=batch: lanes(batch)))
+    return median(times[1:])
 
 
 def _replayed(model: nn.Module, frame: Tensor, rounded: torch.dtype | None) -> Any:
