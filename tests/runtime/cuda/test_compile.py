@@ -17,8 +17,8 @@ from skipfx.runtime.backends import cuda as backend
 from skipfx.runtime.gpu import driver
 from skipfx.runtime.gpu.launches import NAMES, kernel_name, pairs
 from skipfx.runtime.image import Image
-from skipfx.runtime.kernels.cuda.module import CORES, Kernels, cuda_module
-from skipfx.runtime.kernels.table import BLOCKS, THREADS
+from skipfx.runtime.kernels.cuda.module import CORES, STEPS, TILED, Kernels, cuda_module
+from skipfx.runtime.kernels.table import BLOCKS, THREADS, Core, Op
 from skipfx.transformation import transform
 from tests.networks import Frames, Squeeze, TwoFrames, moving_clip, seeded
 from tests.runtime.check import changing
@@ -74,6 +74,12 @@ def every_kernel(image: Image) -> Kernels:
     found = backend.kernels_of(image)
     steps = tuple(sorted(sum(NAMES.values(), ())))
     return Kernels(steps, (*found.pairs, *behind), (*found.cores, *other), found.epilogues)
+
+
+def test_every_kind_of_row_has_a_kernel() -> None:
+    assert {*CORES, Core.CONV, Core.NONE} == set(Core)
+    assert {*NAMES, Op.COMPUTE} == set(Op)
+    assert {"compare", *STEPS, *TILED} == {*sum(NAMES.values(), ())}
 
 
 def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
