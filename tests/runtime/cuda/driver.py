@@ -128,7 +128,7 @@ def _kept(kernels: Kernels, names: tuple[str, ...]) -> bytes:
 @cache
 def _compiled(code: bytes, order: str) -> Any:
     target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
-    return tvm.compile(looped(_modules[code], ORDERS[order]), target=target)
+    return tvm.compile(looped(_modules[code], ORDERS[order], late=order != "forwards"), target=target)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ an array with one place per thread; what a block shares stays one array.
 
 The threads of a warp multiply on their tensor core together, and wait for each other there. So a piece that holds such
 products becomes a loop over warps, each of which goes to its end before another begins; within, it is cut at the
-products into loops over the threads of the warp. A product is its definition (`warps.py`).
+products into loops over the threads of the warp. A product is its definition (`warps.py`). An asynchronous copy is a
+plain one, where it is asked for or where it is waited for (`copies.py`).
 
 At the edges of a loop or branch that holds a barrier (on the way in, from pass to pass, on the way out) all threads
 wait here, which they need not on a GPU. A kernel that has something shared on both sides of such an edge, and no
@@ -43,6 +44,7 @@ from tvm.tirx import (
 )
 
 from tests.runtime.cuda.barriers import has_barrier, shared_ends
+from tests.runtime.cuda.copies import Late, at_once
 from tests.runtime.cuda.warps import WARP, has_product, multiplied
 
 Order = Callable[[Any, Any], Any]
@@ -54,20 +56,26 @@ ORDERS: dict[str, Order] = {
 }
 
 
-def looped(module: IRModule, order: Order) -> IRModule:
-    """The kernels of a module as plain functions of the same arguments."""
-    return IRModule({name: _function(function, order) for name, function in module.functions.items()})
+def looped(module: IRModule, order: Order, *, late: bool = False) -> IRModule:
+    """The kernels of a module as plain functions of the same arguments.
+
+    Args:
+        module: as `cuda_module` makes it.
+        order: of threads and blocks.
+        late: whether asynchronous copies land where a thread waits for them, not where it asks for them.
+    """
+    return IRModule({name: _function(function, order, late) for name, function in module.functions.items()})
 
 
-def _function(function: PrimFunc, order: Order) -> PrimFunc:
+def _function(function: PrimFunc, order: Order, late: bool) -> PrimFunc:
     head, blocks = list(function.body.seq)[:-1], function.body.seq[-1]
     threads = blocks.body
     assert [loop.thread_binding.thread_tag for loop in (blocks, threads)] == ["blockIdx.x", "threadIdx.x"]
     shared_ends(threads.body)
-    block = _Block(threads.loop_var, int(threads.extent), order)
+    block = _Block(threads.loop_var, int(threads.extent), order, Late() if late else at_once)
     number = Var("block", "int64")
     inside = tvm_ffi.structural_map(
-        block.region(threads.body, block.whole), (Var, _replace({blocks.loop_var: order(number, blocks.extent)}))
+        block.all(threads.body), (Var, _replace({blocks.loop_var: order(number, blocks.extent)}))
     )
     body: Any = SeqStmt([*head, For(number, 0, blocks.extent, ForKind.SERIAL, inside)])
     place = tirx.decl_buffer((1,), "int64", "place")  # a tensor on the CPU, so that arrays are allocated there
@@ -96,18 +104,28 @@ class _Block:
     Attributes:
         thread: the thread axis; count: its extent.
         private: what a thread keeps across barriers, as an array over the threads.
+        copies: what becomes of asynchronous copies.
         shared: what the block shares, as an ordinary buffer.
     """
 
     thread: Var
     count: int
     order: Order
+    copies: Any
     private: dict[Any, Any] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)
 
-    @property
-    def whole(self) -> _Group:
-        return _Group(IntImm("int32", 0), self.count, has_barrier)
+    def all(self, body: Any) -> Any:
+        """The body of the kernel, for all threads of the block."""
+        whole = _Group(IntImm("int32", 0), self.count, has_barrier)
+        if not isinstance(self.copies, Late):
+            return self.region(body, whole)
+        self.copies.find(body)
+        arrays = [
+            AllocBuffer(self._per_thread(array, array.name, array.dtype, tuple(array.shape)))
+            for array in self.copies.arrays
+        ]
+        return SeqStmt([*arrays, self._each([self.copies.start()], whole), self.region(body, whole)])
 
     def region(self, stmt: Any, group: _Group) -> Any:
         """A statement that all threads of a group run."""
@@ -168,7 +186,8 @@ class _Block:
 
     def _at(self, value: Any, thread: Any) -> Any:
         """A statement or expression as one thread runs it."""
-        value = tvm_ffi.structural_map(value, ((Evaluate, BufferStore), _plain))
+        value = tvm_ffi.structural_map(value, ((Evaluate, BufferStore), _plain_atomic))
+        value = tvm_ffi.structural_map(value, (Evaluate, self.copies))
         callbacks = [(TensorLoad, self._load), (BufferStore, self._store), (Var, self._variable), (For, _rolled)]
         value = tvm_ffi.structural_map(value, callbacks)
         return tvm_ffi.structural_map(value, (Var, _replace({self.thread: thread})))
@@ -211,16 +230,8 @@ def _is_atomic(value: Any) -> bool:
     return isinstance(value, Call) and value.op.name == "tirx.call_extern" and value.args[0].value == "atomic_add"
 
 
-def _plain(stmt: Any) -> Any:
-    """An atomic addition as a plain one, behind the store of what was there before, where that is asked for.
-
-    An asynchronous copy as a plain one.
-    """
-    name = getattr(getattr(stmt.value, "op", None), "name", "")
-    if name == "tirx.s_tir.cp_async_raw":
-        return _copy(stmt.value)
-    if name in ("tirx.ptx.cp_async_commit_group", "tirx.ptx.cp_async_wait_group"):
-        return Evaluate(0)
+def _plain_atomic(stmt: Any) -> Any:
+    """An atomic addition as a plain one, behind the store of what was there before, where that is asked for."""
     if not _is_atomic(stmt.value):
         return stmt
     cell, added = stmt.value.args[1].args[0], stmt.value.args[2]
@@ -233,12 +244,3 @@ def _plain(stmt: Any) -> Any:
 def _rolled(loop: For) -> For:
     """An unrolled loop as a loop: the same, and much less to compile."""
     return For(loop.loop_var, loop.min, loop.extent, ForKind.SERIAL, loop.body)
-
-
-def _copy(call: Any) -> Any:
-    to, source, present = call.args[0].args[0], call.args[2].args[0], call.args[5]
-    number = Var("number", "int32")
-    (*outer, at), (start,) = to.indices, source.indices
-    value = tirx.if_then_else(present, BufferLoad(source.source, [start + number]), tirx.const(0.0, "float32"))
-    stored = BufferStore(to.source, value, [*outer, at + number])
-    return For(number, 0, int(call.args[4]) // 4, ForKind.SERIAL, stored)

@@ -12,6 +12,8 @@ from tvm import IRModule
 from tvm.ir import GlobalVar
 from tvm.script import tirx as T
 
+from skipfx.runtime.kernels.cuda.schedule import Schedule
+from skipfx.runtime.kernels.cuda.stage import commit, later, wait
 from skipfx.runtime.kernels.cuda.thread import Body, atomic_add, device, sync
 from skipfx.runtime.kernels.table import THREADS, Cell
 from tests.runtime.cuda.driver import PLACE
@@ -66,16 +68,41 @@ def counted(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
     mem.q[number[0]] = block * THREADS + thread
 
 
-def run(body: Body, order: str) -> tuple[NDArray[np.int64], int]:
+def copying(waits: bool) -> Any:
+    """Writes what the next thread copied; two groups of copies are on their way at a time."""
+    schedule = Schedule("fp16", 64, 4, 1, 3, True)
+
+    @T.inline
+    def body(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
+        shared = T.alloc_buffer((3, THREADS), "float32", scope="shared")
+        for stage in T.unroll(2):
+            later(shared, (stage, thread), mem.w, thread + stage, 1, thread != 5)
+            commit(schedule)
+        for stage in range(4):
+            if waits:
+                wait(schedule)
+            sync()
+            later(shared, ((stage + 2) % 3, thread), mem.w, thread + stage + 2, 1, thread != 5)
+            commit(schedule)
+            got = T.Cast("int64", shared[stage % 3, (thread + 1) % THREADS])
+            mem.q[block * THREADS + thread] = (
+                T.if_then_else(stage == 0, T.int64(0), mem.q[block * THREADS + thread]) + got
+            )
+
+    return body
+
+
+def run(body: Body, order: str, *, late: bool = False) -> tuple[NDArray[np.int64], int]:
     """What stands in `q` after a launch, and in the first cell of `n`."""
-    kernel = tvm.compile(looped(IRModule({GlobalVar("k"): device("k", body)}), ORDERS[order]), target="llvm")["k"]
+    module = looped(IRModule({GlobalVar("k"): device("k", body)}), ORDERS[order], late=late)
+    kernel = tvm.compile(module, target="llvm")["k"]
     q, n = np.arange(BLOCKS * THREADS) ** 2, np.zeros(Cell.FIRST_COUNT, np.int64)
     memory: list[NDArray[Any]] = [
         np.zeros(8, np.float32),
         np.zeros(8, np.uint8),
         q,
         n,
-        np.zeros(8, np.float32),
+        np.arange(THREADS + 8, dtype=np.float32),
         np.zeros(8, np.int64),
     ]
     kernel(*(ctypes.c_void_p(array.ctypes.data) for array in memory), 0, 1, 0, 0, 0, BLOCKS, PLACE)
@@ -100,6 +127,20 @@ def test_a_loop_without_a_barrier_between_its_passes_is_refused() -> None:
 def test_a_barrier_that_not_all_threads_come_to_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="not all threads come to"):
         run(divided, "forwards")
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_copy_is_there_behind_the_wait_for_it(order: str, late: bool) -> None:
+    found, _ = run(copying(waits=True), order, late=late)
+    expected = sum(np.where(np.arange(THREADS) == 5, 0, np.arange(THREADS) + stage) for stage in range(4))
+    assert np.array_equal(found.reshape(BLOCKS, THREADS), [np.roll(expected, -1)] * BLOCKS)
+
+
+def test_a_copy_that_nobody_waits_for_is_missed() -> None:
+    assert not np.array_equal(
+        run(copying(waits=False), "forwards")[0], run(copying(waits=False), "forwards", late=True)[0]
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)
