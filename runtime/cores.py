@@ -6,7 +6,7 @@ import numpy as np
 
 from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
-from skipfx.runtime.kernels.table import LANES, OUTSIDE, Column, Core, CoreSpec, Tile
+from skipfx.runtime.kernels.table import LANES, OUTSIDE, Column, Core, CoreSpec, Tile, shape_class
 from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
@@ -69,7 +69,10 @@ class Cores:
         """The widest tile whose panels the output channels of a group fill."""
         groups = step.groups if step.core == "conv" else 1
         vectors = -(-step.out.channels // groups // LANES)
-        return max((tile for tile in self.tiles if vectors % tile.vectors == 0), key=lambda tile: tile.vectors)
+        tile = max((tile for tile in self.tiles if vectors % tile.vectors == 0), key=lambda tile: tile.vectors)
+        if tile.precision is None or step.core == "depthwise":
+            return tile
+        return tile._replace(shape=shape_class(vectors, step.size[0] * step.size[1]))
 
     def _tables(self, row: Row, step: Compute) -> None:
         pitches = np.array([row[K.IN_ROW], row[K.IN_PIXEL], 1])

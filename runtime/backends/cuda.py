@@ -18,8 +18,8 @@ from skipfx.files import write_whole
 from skipfx.runtime.backends.cpu import cache_folder
 from skipfx.runtime.gpu.launches import pairs, steps
 from skipfx.runtime.image import Image
-from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module
-from skipfx.runtime.kernels.cuda.schedule import is_modern
+from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module, schedules
+from skipfx.runtime.kernels.cuda.schedule import Schedule
 from skipfx.runtime.kernels.table import POSITIONS, Precision, Tile
 
 ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")  # the oldest first
@@ -113,12 +113,16 @@ def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:
 
 
 def sources(kernels: Kernels, names: tuple[str, ...]) -> str:
-    """The CUDA source of a network's kernels for some architectures: one for each way of scheduling them."""
-    old, modern = ([name for name in names if is_modern(name) is kind] for kind in (False, True))
-    if not (old and modern):
-        return source(cuda_module(kernels, names[-1]))
-    texts = [source(cuda_module(kernels, group[0])) for group in (modern, old)]
-    return f"#if __CUDA_ARCH__ >= 800\n{texts[0]}\n#else\n{texts[1]}\n#endif\n"
+    """The CUDA source of a network's kernels for some architectures: one for those that are scheduled alike."""
+    groups: dict[tuple[Schedule, ...], list[str]] = {}
+    for name in names:
+        groups.setdefault(schedules(kernels, name), []).append(name)
+    *others, last = groups.values()
+    text = source(cuda_module(kernels, last[0]))
+    for group in others:
+        alike = " || ".join(f"__CUDA_ARCH__ == {name[3:]}0" for name in group)
+        text = f"#if {alike}\n{source(cuda_module(kernels, group[0]))}\n#else\n{text}\n#endif\n"
+    return text
 
 
 def source(module: Any) -> str:

@@ -33,7 +33,11 @@ MASK: Final = (1 << SHIFT) - 1
 # on a GPU
 THREADS: Final = 128  # of a block
 BLOCKS: Final = 4  # of a launch, for each multiprocessor
-POSITIONS: Final = 64  # active positions that a block works on at a time
+POSITIONS: Final = 64  # active positions that a block works on at a time, at most
+NARROW: Final = 2  # vectors of output channels
+SMALL: Final = (
+    POSITIONS * 256
+)  # positions of a map that are too few for large tiles: a large GPU has half as many blocks
 CHUNK: Final = 16  # input channels that the weights of a convolution are packed by
 
 FLT_MAX: Final = 3.4028234e38
@@ -93,11 +97,23 @@ class Tile(NamedTuple):
         positions: a divisor of TILE.
         vectors: of LANES output channels, side by side in the packed weights; a panel.
         precision: of the operands on a GPU, which packs its weights for its own kernels; None: for a CPU.
+        shape: on a GPU, the class that the convolution's schedule is chosen by (`shape_class`).
     """
 
     positions: int
     vectors: int
     precision: Precision | None = None
+    shape: str = ""
+
+
+def shape_class(vectors: int, positions: int) -> str:
+    """The class of a convolution on a GPU.
+
+    Args:
+        vectors: of LANES output channels, of a group.
+        positions: of its output.
+    """
+    return f"{'narrow' if vectors <= NARROW else 'wide'} {'small' if positions <= SMALL else 'large'}"
 
 
 CoreSpec = tuple[Core, Tile | None]

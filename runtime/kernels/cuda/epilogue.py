@@ -15,29 +15,30 @@ from skipfx.runtime.kernels.table import FLT_MAX, LANES, POSITIONS, THREADS, Cel
 
 K = Column
 SIDE_BY_SIDE: Final = THREADS // LANES  # positions
-ROUNDS: Final = POSITIONS // SIDE_BY_SIDE
+ROUNDS: Final = POSITIONS // SIDE_BY_SIDE  # of the largest tile
 
 
 @T.inline
-def fold(squares: Any, largest: Any, thread: Any) -> None:
+def fold(squares: Any, largest: Any, thread: Any, rounds: int) -> None:
     """Adds (maximises) the lanes of each position onto its first."""
     for level in T.unroll(LANES.bit_length() - 1):
         half = T.meta_var(T.int64(LANES // 2) >> T.Cast("int64", level))
         sync()
         if thread % LANES < half:
-            for i in T.unroll(ROUNDS):
+            for i in T.unroll(rounds):
                 squares[i, thread] = squares[i, thread] + squares[i, thread + half]
                 largest[i, thread] = T.max(largest[i, thread], largest[i, thread + half])
     sync()
 
 
-def epilogue(value: Value) -> Callable[..., None]:
-    """The body for one expression; `value` is its arithmetic."""
+def epilogue(value: Value, positions: int) -> Callable[..., None]:
+    """The body for one expression, whose arithmetic is `value`, at so many positions at most."""
+    rounds = positions // SIDE_BY_SIDE
 
     @T.inline
     def measure(mem: Any, thread: Any, row: Any, first: Any, count: Any, start: Any, square: Any, large: Any) -> None:
         """Puts new values into the scratch, and the squares and sizes of their differences beside each other."""
-        for i in range(ROUNDS):
+        for i in range(rounds):
             item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
             square[i, thread] = T.float32(0)
             large[i, thread] = T.float32(0)
@@ -60,7 +61,7 @@ def epilogue(value: Value) -> Callable[..., None]:
     def write(mem: Any, thread: Any, row: Any, first: Any, count: Any, start: Any, square: Any, large: Any) -> None:
         """Writes the values whose norm is above the threshold, and marks their positions."""
         rms = T.Bind(mem.c[row + K.NORM])
-        for i in range(ROUNDS):
+        for i in range(rounds):
             item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
             if item < count:
                 total = T.Bind(square[i, thread // LANES * LANES])
@@ -84,11 +85,11 @@ def epilogue(value: Value) -> Callable[..., None]:
 
     @T.inline
     def body(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
-        square = T.alloc_buffer((ROUNDS, THREADS), "float32", scope="shared")
-        large = T.alloc_buffer((ROUNDS, THREADS), "float32", scope="shared")
+        square = T.alloc_buffer((rounds, THREADS), "float32", scope="shared")
+        large = T.alloc_buffer((rounds, THREADS), "float32", scope="shared")
         sync()  # a thread reads what others made of the core, and writes over what others may still read
         measure(mem, thread, row, first, count, scratch, square, large)
-        fold(square, large, thread)
+        fold(square, large, thread, rounds)
         write(mem, thread, row, first, count, scratch, square, large)
 
     return body

@@ -17,10 +17,10 @@ from skipfx.runtime.kernels.cuda.gate import follow, open_blocks, score, weigh
 from skipfx.runtime.kernels.cuda.maps import move, resize
 from skipfx.runtime.kernels.cuda.pool import pool
 from skipfx.runtime.kernels.cuda.reduce import REDUCTIONS
-from skipfx.runtime.kernels.cuda.schedule import schedule
+from skipfx.runtime.kernels.cuda.schedule import Schedule, schedule
 from skipfx.runtime.kernels.cuda.streams import common, listed
 from skipfx.runtime.kernels.cuda.thread import Body, device, share
-from skipfx.runtime.kernels.epilogue import value_of
+from skipfx.runtime.kernels.epilogue import Value, value_of
 from skipfx.runtime.kernels.table import POSITIONS, Cell, Column, Core, CoreSpec
 
 K = Column
@@ -62,24 +62,29 @@ class Kernels(NamedTuple):
 
 
 def cuda_module(found: Kernels, architecture: str) -> IRModule:
-    """The kernels of a network for an architecture, "sm_80", and for all that are scheduled alike."""
+    """The kernels of a network for an architecture, "sm_80", and for all that have the same `schedules`."""
     steps = STEPS | {name: _tiled(None, body) for name, body in TILED.items()}
     kernels = {name: compare if name == "compare" else _unless_bad(steps[name]) for name in found.steps}
     for core, number in found.pairs:
         spec = None if core < 0 else found.cores[core]
-        end = epilogue(value_of(*found.epilogues[number]))
-        kernels[kernel_name(core, number)] = _unless_bad(_compute(spec, end, architecture))
+        kernels[kernel_name(core, number)] = _unless_bad(
+            _compute(spec, value_of(*found.epilogues[number]), architecture)
+        )
     return IRModule({GlobalVar(name): device(name, body) for name, body in kernels.items()})
 
 
-def _compute(spec: CoreSpec | None, end: Body, architecture: str) -> Body:
-    if spec is None:
-        return _tiled(None, end)
-    core, tile = spec
-    if core is not Core.CONV:
-        return _tiled(CORES[core], end)
-    assert tile is not None and tile.precision is not None
-    return _tiled(conv(schedule(tile.precision, architecture)), end, full=True)
+def schedules(found: Kernels, architecture: str) -> tuple[Schedule, ...]:
+    """What of the kernels depends on the architecture."""
+    return tuple(schedule(tile, architecture) for core, tile in found.cores if core is Core.CONV and tile is not None)
+
+
+def _compute(spec: CoreSpec | None, value: Value, architecture: str) -> Body:
+    core, tile = spec or (None, None)
+    if core is None or core is not Core.CONV:
+        return _tiled(None if core is None else CORES[core], epilogue(value, POSITIONS))
+    assert tile is not None
+    cut = schedule(tile, architecture)
+    return _tiled(conv(cut), epilogue(value, cut.positions), full=cut.positions)
 
 
 def _unless_bad(body: Body) -> Body:
@@ -93,21 +98,20 @@ def _unless_bad(body: Body) -> Body:
     return guarded
 
 
-def _tiled(core: Body | None, end: Body, *, full: bool = False) -> Body:
+def _tiled(core: Body | None, end: Body, *, full: int = 0) -> Body:
     """Goes through a row's list tile by tile; a block's scratch holds one tile.
 
     Args:
         core: what is done with a tile first, if anything.
         end: what is done with it then.
-        full: whether tiles are as large as they may be, because one costs the same however much is in it. Else a list
-            is spread over all blocks.
+        full: positions of a tile that costs the same however much is in it. 0: a list is spread over all blocks.
     """
 
     @T.inline
     def walk(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
         total = T.Bind(mem.n[listed(mem, row)])
         each = T.meta_var(T.max(T.min(share(total, T.int64(0), blocks), T.int64(POSITIONS)), T.int64(1)))
-        size = T.Bind(T.int64(POSITIONS) if full else each)
+        size = T.Bind(T.int64(full) if full else each)
         first = T.Bind(mem.c[row + K.LIST] * mem.streams)
         scratch = T.Bind(mem.c[row + K.SCRATCH] * mem.streams + block * mem.c[row + K.SCRATCH_SIZE])
         for i in range(share(share(total, T.int64(0), size), block, blocks)):

@@ -1,8 +1,11 @@
 """How a convolution on a GPU is cut up, and what its architecture can do."""
 
-from typing import Final, NamedTuple
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from skipfx.runtime.kernels.table import LANES, POSITIONS, THREADS, Precision
+from skipfx.runtime.kernels.table import LANES, THREADS, Precision, Tile
 
 WARP: Final = 32
 WARPS: Final = THREADS // WARP
@@ -49,7 +52,15 @@ def is_modern(architecture: str) -> bool:
     return int(architecture.removeprefix("sm_")) >= 80
 
 
-def schedule(precision: Precision, architecture: str) -> Schedule:
-    """The schedule of convolutions."""
-    chunks = 1 if precision in ("fp32", "tf32") else 2
-    return Schedule(precision, POSITIONS, 4, chunks, 2, is_modern(architecture))
+@cache
+def table() -> dict[str, Any]:
+    """Precision -> architecture -> class of shapes (`shape_class`) -> positions, panels, chunks, stages."""
+    found: dict[str, Any] = json.loads((Path(__file__).parent / "schedules.json").read_text())
+    return found
+
+
+def schedule(tile: Tile, architecture: str) -> Schedule:
+    """The schedule of the convolutions of a class on an architecture."""
+    assert tile.precision is not None
+    positions, panels, chunks, stages = table()[tile.precision][architecture][tile.shape]
+    return Schedule(tile.precision, positions, panels, chunks, stages, is_modern(architecture))

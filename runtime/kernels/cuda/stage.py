@@ -70,11 +70,11 @@ def bring_weights(schedule: Schedule) -> Callable[..., None]:
 
     @T.inline
     def body(mem: Any, thread: Any, weight: Any, panel: Any, left: Any, spare: Any, stage: Any, b: Any) -> None:
-        for i in T.unroll(schedule.panels * per_panel // THREADS):
+        for i in T.unroll(-(-schedule.panels * per_panel // THREADS)):
             element = T.Bind(thread + i * THREADS)
             word = T.Bind(element % per_panel * WIDE)
             beside = T.Bind(element // per_panel)
-            if T.And(beside < spare, word // words * CHUNK < left):
+            if T.And(beside < T.min(spare, schedule.panels), word // words * CHUNK < left):
                 at = T.meta_var((stage, beside, word // words, word % words))
                 copy(b, at, mem.w, weight + T.Cast("int64", beside * panel + word), WIDE, T.bool(True))
 

@@ -75,8 +75,8 @@ class Late:
     groups: Any = field(default_factory=lambda: tirx.decl_buffer((1,), "int32", "groups"))
     queues: dict[Any, _Queue] = field(default_factory=dict)
 
-    def find(self, body: Any) -> None:
-        """Makes a queue for each array that something is copied into."""
+    def find(self, body: Any) -> bool:
+        """Makes a queue for each array that something is copied into; says whether there are any."""
 
         def look(call: Any) -> None:
             if getattr(call.op, "name", "") == COPY:
@@ -86,6 +86,7 @@ class Late:
                 self.queues[to] = _Queue(**arrays, value=tirx.decl_buffer((ROOM,), "float32", "value"))
 
         tvm_ffi.structural_walk(body, (Call, look))
+        return bool(self.queues)
 
     @property
     def arrays(self) -> list[Any]:

@@ -118,9 +118,8 @@ class _Block:
     def all(self, body: Any) -> Any:
         """The body of the kernel, for all threads of the block."""
         whole = _Group(IntImm("int32", 0), self.count, has_barrier)
-        if not isinstance(self.copies, Late):
+        if not (isinstance(self.copies, Late) and self.copies.find(body)):
             return self.region(body, whole)
-        self.copies.find(body)
         arrays = [
             AllocBuffer(self._per_thread(array, array.name, array.dtype, tuple(array.shape)))
             for array in self.copies.arrays
