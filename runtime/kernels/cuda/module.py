@@ -111,7 +111,7 @@ def _tiled(core: Body | None, end: Body, *, full: int = 0) -> Body:
     def walk(mem: Any, block: Any, blocks: Any, thread: Any, row: Any) -> None:
         total = T.Bind(mem.n[listed(mem, row)])
         each = T.meta_var(T.max(T.min(share(total, T.int64(0), blocks), T.int64(POSITIONS)), T.int64(1)))
-        size = T.Bind(T.int64(full) if full else each)
+        size = T.Bind(T.int64(full) if full > 0 else each)
         first = T.Bind(mem.c[row + K.LIST] * mem.streams)
         scratch = T.Bind(mem.c[row + K.SCRATCH] * mem.streams + block * mem.c[row + K.SCRATCH_SIZE])
         for i in range(share(share(total, T.int64(0), size), block, blocks)):
