@@ -1,6 +1,7 @@
 """The columns of a row that are about the core of its step: where it reads, its tile, its packed weights or tables."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
 K = Column
+WINDOW = 40  # lines of a window that are asked for; of a larger one the first would be gone before they are read
 
 
 class Cores:
@@ -59,6 +61,9 @@ class Cores:
         elif step.weight is not None:
             merge = window.dilation[1] == 1 and step.source.channels == pixel(buffer)
             self._weights(row, step, tile, merge)
+            lines = window_lines(row)
+            if len(lines) <= WINDOW:
+                row[K.WINDOW_LINES], row[K.WINDOW_TABLE] = len(lines), self.memory.c.add(lines)
 
     def _number(self, core: Core, tile: Tile | None) -> int:
         if (core, tile) not in self.specs:
@@ -105,3 +110,14 @@ class Cores:
         if tile.precision is not None:
             weight = pack_chunks(weight, int(row[K.RUN]), tile.precision)
         row[K.WEIGHT] = self.memory.w.add(weight, LANES)
+
+
+def window_lines(row: Row) -> list[int]:
+    """Where the vectors start that cover a convolution's window, in floats from its first."""
+    found: list[int] = []
+    for y, x in product(range(row[K.KERNEL_H]), range(row[K.KERNEL_W])):
+        start = y * row[K.STEP_H] + x * row[K.STEP_W]
+        end = int(start + row[K.RUN])
+        first = int(start) if not found else max(int(start), found[-1] + LANES)
+        found += range(first, end, LANES)
+    return found

@@ -18,27 +18,32 @@ KEEP, DATA = 3, 1  # in all caches; not instructions
 
 
 @T.inline
+def ask(mem: Any, at: Any, purpose: Any) -> None:
+    """Asks for the cache line of a float."""
+    place = T.meta_var(T.address_of(mem.a[at]))
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(purpose), T.int32(KEEP), T.int32(DATA)))
+
+
+@T.inline
 def fetch(mem: Any, first: Any, count: Any, purpose: Any) -> None:
     """Asks for the cache lines of `count` floats."""
     for line in range((count + LANES - 1) // LANES):
-        place = T.meta_var(T.address_of(mem.a[first + line * LANES]))
-        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(purpose), T.int32(KEEP), T.int32(DATA)))
+        ask(mem, first + line * LANES, purpose)
 
 
 @T.inline
 def approach(mem: Any, row: Any, first: Any, count: Any) -> None:
     """Asks for the window, the operands and the held values of `count` positions."""
     channels = T.Bind(mem.c[row + K.CHANNELS])
-    run = T.Bind(mem.c[row + K.RUN])
+    lines = T.Bind(mem.c[row + K.WINDOW_LINES])
+    table = T.Bind(mem.c[row + K.WINDOW_TABLE])
     for i in range(count):
         position = T.Bind(mem.q[first + i])
         y = T.Bind(position >> SHIFT)
         x = T.Bind(position & MASK)
         window = T.Bind(mem.c[row + K.IN] + offset(mem, row, position))
-        if run > 0:
-            for kh in range(mem.c[row + K.KERNEL_H]):
-                for kw in range(mem.c[row + K.KERNEL_W]):
-                    fetch(mem, window + kh * mem.c[row + K.STEP_H] + kw * mem.c[row + K.STEP_W], run, READ)
+        for line in range(lines):
+            ask(mem, window + mem.c[table + line], READ)
         for operand in T.unroll(OPERAND_COUNT):
             column = T.meta_var(row + K.OPERANDS + operand * OPERAND_COLUMNS)
             if mem.c[column] > 0:

@@ -3,6 +3,8 @@
 y'  = expr(core value, operands, parameters)            panel by panel, into scratch (on a refresh: where it is held)
 N   = norm over the channels of y' - held               summed up panel by panel
 N > tau:  held = y', the position is changed            `settle`, after the last panel
+
+Where one panel of few channels is all of it, a position is settled at once (`narrow`).
 """
 
 from collections.abc import Callable
@@ -19,6 +21,12 @@ from skipfx.runtime.kernels.memory import address
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, OPERAND_COLUMNS, SHIFT, Cell, Column
 
 K = Column
+NARROW = 4 * LANES  # channels up to which listing the positions that moved costs more than a branch at each
+
+
+def narrow(mem: Any, row: Any) -> Any:
+    """Whether the epilogue settles positions itself."""
+    return T.And(mem.c[row + K.GROUPS] * mem.c[row + K.PANELS] == 1, mem.c[row + K.CHANNELS] <= NARROW)
 
 
 def finite(x: Any) -> Any:
@@ -82,6 +90,22 @@ def epilogue(value: Value) -> Callable[..., None]:
                     mem.a[out + high - tail + k] = mem.a[scratch + high - tail + k]
 
     @T.inline
+    def distance(
+        mem: Any, row: Any, scratch: Any, y: Any, x: Any, at: Any, high: Any, out: Any, rms: Any, norm: Any
+    ) -> None:
+        """A vector of new values to scratch, its distance from the held one to the norm."""
+        new = T.alloc_buffer((LANES,), "float32")
+        delta = T.alloc_buffer((LANES,), "float32")
+        for v in T.vectorized(LANES):
+            new[v] = value(mem, row, scratch, y, x, at, v)
+        left = T.Bind(T.Cast("int32", high - at))
+        for v in T.vectorized(LANES):
+            delta[v] = T.Select(T.Cast("int32", v) < left, new[v] - mem.a[out + at + v], T.float32(0))
+        for v in T.vectorized(LANES):
+            mem.a[scratch + at + v] = new[v]
+            norm[v] = T.Select(rms > 0, norm[v] + delta[v] * delta[v], T.max(norm[v], finite(T.abs(delta[v]))))
+
+    @T.inline
     def measure(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
         """New values to scratch, their distance from the held ones to the norms behind them."""
         pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
@@ -96,18 +120,34 @@ def epilogue(value: Value) -> Callable[..., None]:
             for v in T.vectorized(LANES):
                 norm[v] = T.Select(low == 0, T.float32(0), mem.a[scratch + pitch - LANES + v])
             for block in range((high - low + LANES - 1) // LANES):
-                at = T.Bind(low + block * LANES)
-                new = T.alloc_buffer((LANES,), "float32")
-                delta = T.alloc_buffer((LANES,), "float32")
-                for v in T.vectorized(LANES):
-                    new[v] = value(mem, row, scratch, y, x, at, v)
-                for v in T.vectorized(LANES):
-                    delta[v] = T.Select(at + v < high, new[v] - mem.a[out + at + v], T.float32(0))
-                for v in T.vectorized(LANES):
-                    mem.a[scratch + at + v] = new[v]
-                    norm[v] = T.Select(rms > 0, norm[v] + delta[v] * delta[v], T.max(norm[v], finite(T.abs(delta[v]))))
+                distance(mem, row, scratch, y, x, low + block * LANES, high, out, rms, norm)
             for v in T.vectorized(LANES):
                 mem.a[scratch + pitch - LANES + v] = norm[v]
+
+    @T.inline
+    def finish(mem: Any, task: Any, row: Any, first: Any, count: Any, start: Any, channels: Any) -> None:
+        """New values, their distance from the held ones, and what is held from now on."""
+        pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
+        rms = T.Bind(mem.c[row + K.NORM])
+        threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + rms])
+        moved = T.alloc_buffer((1,), "int64")
+        moved[0] = T.int64(0)
+        for i in range(count):
+            position = T.Bind(mem.q[first + i])
+            y = T.Bind(position >> SHIFT)
+            x = T.Bind(position & MASK)
+            out = T.Bind(address(mem, row + K.OUT, y, x))
+            scratch = T.Bind(start + i * pitch)
+            norm = T.alloc_buffer((LANES,), "float32")
+            for v in T.vectorized(LANES):
+                norm[v] = T.float32(0)
+            for block in range((channels + LANES - 1) // LANES):
+                distance(mem, row, scratch, y, x, block * LANES, channels, out, rms, norm)
+            fold(norm, lambda a, b: T.Select(rms > 0, a + b, T.max(a, b)))
+            if finite(norm[0]) > threshold:
+                hold(mem, row, y, x, out, scratch)
+                moved[0] = moved[0] + T.int64(1)
+        mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + moved[0]
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
@@ -117,10 +157,27 @@ def epilogue(value: Value) -> Callable[..., None]:
         start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
         if mem.n[T.int64(Cell.REFRESH)] > 0:
             write(mem, row, first, count, start, low, high)
+        elif narrow(mem, row):
+            finish(mem, task, row, first, count, start, high)
         else:
             measure(mem, row, first, count, start, low, high)
 
     return body
+
+
+@T.inline
+def hold(mem: Any, row: Any, y: Any, x: Any, out: Any, scratch: Any) -> None:
+    """The new values of a position are held from now on, and it is changed."""
+    channels = T.Bind(mem.c[row + K.CHANNELS])
+    whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES)
+    for block in range(whole):
+        for v in T.vectorized(LANES):
+            mem.a[out + block * LANES + v] = mem.a[scratch + block * LANES + v]
+    tail = T.Bind(whole * LANES)
+    for j in range(channels - tail):
+        mem.a[out + tail + j] = mem.a[scratch + tail + j]
+    mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
+    mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
 
 
 @T.inline
@@ -140,7 +197,6 @@ def fired(mem: Any, row: Any, start: Any, count: Any, spots: Any, found: Any, me
 @T.inline
 def settle(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """The hold test at `count` positions whose new values and norms stand in scratch."""
-    channels = T.Bind(mem.c[row + K.CHANNELS])
     pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
     start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
     spots = T.Bind(mem.c[row + K.SPOTS] + task * mem.c[row + K.SPOTS_SIZE])
@@ -157,13 +213,5 @@ def settle(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
         y = T.Bind(position >> SHIFT)
         x = T.Bind(position & MASK)
         out = T.Bind(address(mem, row + K.OUT, y, x))
-        whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES)
-        for block in range(whole):
-            for v in T.vectorized(LANES):
-                mem.a[out + block * LANES + v] = mem.a[scratch + block * LANES + v]
-        tail = T.Bind(whole * LANES)
-        for j in range(channels - tail):
-            mem.a[out + tail + j] = mem.a[scratch + tail + j]
-        mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
-        mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+        hold(mem, row, y, x, out, scratch)
     mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + found[0]

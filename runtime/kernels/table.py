@@ -218,7 +218,9 @@ class Column(IntEnum):
     BLOCK = 81  # side of the blocks that open
     INSIDE = 82  # whether positions are kept where the mask is 1 or where it is 0; it is the first operand
     WIDE = 83  # whether all that a convolution reads is aligned to four floats
-    NUMBERS = 84  # columns in a row
+    WINDOW_LINES = 84  # how many lines a window covers; in c: where each starts, from the window's first float
+    WINDOW_TABLE = 85
+    NUMBERS = 86  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill
