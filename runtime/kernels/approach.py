@@ -10,11 +10,12 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.conv import offset
 from skipfx.runtime.kernels.memory import address
-from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, OPERAND_COUNT, SHIFT, Column
+from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, OPERAND_COUNT, SHIFT, Cell, Column
 
 K = Column
 READ, WRITE = 0, 1
 KEEP, DATA = 3, 1  # in all caches; not instructions
+LARGE = 1 << 20  # floats of a map
 
 
 @T.inline
@@ -31,11 +32,16 @@ def fetch(mem: Any, first: Any, count: Any, purpose: Any) -> None:
         ask(mem, first + line * LANES, purpose)
 
 
+def leaves_caches(mem: Any, row: Any) -> Any:
+    """Whether the map that is written is so large that a refresh, too, waits for it."""
+    return mem.c[row + K.HEIGHT] * mem.c[row + K.WIDTH] * mem.c[row + K.CHANNELS] > LARGE
+
+
 @T.inline
 def approach(mem: Any, row: Any, first: Any, count: Any) -> None:
-    """Asks for the window, the operands and the held values of `count` positions."""
+    """Asks for the operands and the held values of `count` positions, and for their windows if they lie anywhere."""
     channels = T.Bind(mem.c[row + K.CHANNELS])
-    lines = T.Bind(mem.c[row + K.WINDOW_LINES])
+    lines = T.Bind(T.Select(mem.n[T.int64(Cell.REFRESH)] > 0, T.int64(0), mem.c[row + K.WINDOW_LINES]))
     table = T.Bind(mem.c[row + K.WINDOW_TABLE])
     for i in range(count):
         position = T.Bind(mem.q[first + i])

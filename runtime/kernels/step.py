@@ -18,7 +18,7 @@ from tvm.tirx import PrimFunc
 from skipfx.runtime.image import EpilogueSpec
 from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.active import active
-from skipfx.runtime.kernels.approach import approach
+from skipfx.runtime.kernels.approach import approach, leaves_caches
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
@@ -133,7 +133,7 @@ def _compute(cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], last: Glob
                     for part in range((end - begin + chunk - 1) // chunk):
                         at = T.Bind((begin + part * chunk) * TILE)
                         number = T.Bind(T.min(T.min((end - begin - part * chunk), chunk) * TILE, length - at))
-                        if mem.n[T.int64(Cell.REFRESH)] == 0:
+                        if T.Or(mem.n[T.int64(Cell.REFRESH)] == 0, leaves_caches(mem, row)):
                             approach(mem, row, start + at, number)
                         for panel in range(mem.c[row + K.GROUPS] * mem.c[row + K.PANELS]):
                             run_core(mem, task, tasks, row, start + at, number, panel)
