@@ -90,43 +90,8 @@ def epilogue(value: Value) -> Callable[..., None]:
                     mem.a[out + high - tail + k] = mem.a[scratch + high - tail + k]
 
     @T.inline
-    def distance(
-        mem: Any, row: Any, scratch: Any, y: Any, x: Any, at: Any, high: Any, out: Any, rms: Any, norm: Any
-    ) -> None:
-        """A vector of new values to scratch, its distance from the held one to the norm."""
-        new = T.alloc_buffer((LANES,), "float32")
-        delta = T.alloc_buffer((LANES,), "float32")
-        for v in T.vectorized(LANES):
-            new[v] = value(mem, row, scratch, y, x, at, v)
-        left = T.Bind(T.Cast("int32", high - at))
-        for v in T.vectorized(LANES):
-            delta[v] = T.Select(T.Cast("int32", v) < left, new[v] - mem.a[out + at + v], T.float32(0))
-        for v in T.vectorized(LANES):
-            mem.a[scratch + at + v] = new[v]
-            norm[v] = T.Select(rms > 0, norm[v] + delta[v] * delta[v], T.max(norm[v], finite(T.abs(delta[v]))))
-
-    @T.inline
-    def measure(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
-        """New values to scratch, their distance from the held ones to the norms behind them."""
-        pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
-        rms = T.Bind(mem.c[row + K.NORM])
-        for i in range(count):
-            position = T.Bind(mem.q[first + i])
-            y = T.Bind(position >> SHIFT)
-            x = T.Bind(position & MASK)
-            out = T.Bind(address(mem, row + K.OUT, y, x))
-            scratch = T.Bind(start + i * pitch)
-            norm = T.alloc_buffer((LANES,), "float32")
-            for v in T.vectorized(LANES):
-                norm[v] = T.Select(low == 0, T.float32(0), mem.a[scratch + pitch - LANES + v])
-            for block in range((high - low + LANES - 1) // LANES):
-                distance(mem, row, scratch, y, x, low + block * LANES, high, out, rms, norm)
-            for v in T.vectorized(LANES):
-                mem.a[scratch + pitch - LANES + v] = norm[v]
-
-    @T.inline
-    def finish(mem: Any, task: Any, row: Any, first: Any, count: Any, start: Any, channels: Any) -> None:
-        """New values, their distance from the held ones, and what is held from now on."""
+    def measure(mem: Any, task: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
+        """New values to scratch, their distance from the held ones to the norms behind them, or settled at once."""
         pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
         rms = T.Bind(mem.c[row + K.NORM])
         threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + rms])
@@ -140,13 +105,27 @@ def epilogue(value: Value) -> Callable[..., None]:
             scratch = T.Bind(start + i * pitch)
             norm = T.alloc_buffer((LANES,), "float32")
             for v in T.vectorized(LANES):
-                norm[v] = T.float32(0)
-            for block in range((channels + LANES - 1) // LANES):
-                distance(mem, row, scratch, y, x, block * LANES, channels, out, rms, norm)
-            fold(norm, lambda a, b: T.Select(rms > 0, a + b, T.max(a, b)))
-            if finite(norm[0]) > threshold:
-                hold(mem, row, y, x, out, scratch)
-                moved[0] = moved[0] + T.int64(1)
+                norm[v] = T.Select(low == 0, T.float32(0), mem.a[scratch + pitch - LANES + v])
+            for block in range((high - low + LANES - 1) // LANES):
+                at = T.Bind(low + block * LANES)
+                left = T.Bind(T.Cast("int32", high - at))
+                new = T.alloc_buffer((LANES,), "float32")
+                delta = T.alloc_buffer((LANES,), "float32")
+                for v in T.vectorized(LANES):
+                    new[v] = value(mem, row, scratch, y, x, at, v)
+                for v in T.vectorized(LANES):
+                    delta[v] = T.Select(T.Cast("int32", v) < left, new[v] - mem.a[out + at + v], T.float32(0))
+                for v in T.vectorized(LANES):
+                    mem.a[scratch + at + v] = new[v]
+                    norm[v] = T.Select(rms > 0, norm[v] + delta[v] * delta[v], T.max(norm[v], finite(T.abs(delta[v]))))
+            if narrow(mem, row):
+                fold(norm, lambda a, b: T.Select(rms > 0, a + b, T.max(a, b)))
+                if finite(norm[0]) > threshold:
+                    hold(mem, row, y, x, out, scratch)
+                    moved[0] = moved[0] + T.int64(1)
+            else:
+                for v in T.vectorized(LANES):
+                    mem.a[scratch + pitch - LANES + v] = norm[v]
         mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + moved[0]
 
     @T.inline
@@ -157,10 +136,8 @@ def epilogue(value: Value) -> Callable[..., None]:
         start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
         if mem.n[T.int64(Cell.REFRESH)] > 0:
             write(mem, row, first, count, start, low, high)
-        elif narrow(mem, row):
-            finish(mem, task, row, first, count, start, high)
         else:
-            measure(mem, row, first, count, start, low, high)
+            measure(mem, task, row, first, count, start, low, high)
 
     return body
 
