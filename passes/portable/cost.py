@@ -1,14 +1,14 @@
 """What a convolution costs in ONNX Runtime, and with it: whether to gather, and in blocks of what size.
 
-Measured on one core of an AMD EPYC with AVX-512 (ONNX Runtime 1.32), in ns; only their proportions matter here:
+Measured on one core of an AMD EPYC (Zen 4) with AVX-512 (ONNX Runtime 1.32), in ns; only their proportions matter here:
 
-    MAC         of a convolution, blocks of 8 x 8 and more                        0.0085
-    small MAC   of a matrix product, or of smaller blocks                         0.0102
+    MAC         of a convolution of a whole map, or of a matrix product           0.021
+    block MAC   of a convolution on gathered blocks                               0.024
     number      read by a gather, written again, and read by what follows         0.35
-    piece       that a gather copies: a row, or a single number of a planar map   2
-    transposed  number, between rows and the layout that convolutions take        0.1
+    piece       that a gather copies: a row, or a single number of a planar map   8
+    transposed  number, between rows and the layout that convolutions take        0.2
     converted   number of an input that is computed whole, from rows to planes    1
-    held        number of an output that is compared as a whole map               1.5
+    held        number of an output that is compared as a whole map               1
     step        a handful of operators for every gathered layer                   30000
 
 A gathered block of b x b positions holds positions that did not change. Where things that move are EXTENT pixels wide
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from skipfx.passes.rules import Window
 
-MAC, SMALL_MAC, NUMBER, PIECE, TRANSPOSED, CONVERTED, HELD, STEP = 0.0085, 0.0102, 0.35, 2.0, 0.1, 1.0, 1.5, 30_000.0
+MAC, BLOCK_MAC, NUMBER, PIECE, TRANSPOSED, CONVERTED, HELD, STEP = 0.021, 0.024, 0.35, 8.0, 0.2, 1.0, 1.0, 30_000.0
 EXTENT, SHARE = 64, 0.15
 BLOCKS = (1, 4, 8, 16)
 
@@ -76,7 +76,7 @@ def _per_position(layer: Layer, b: int) -> float:
     numbers = read * layer.channels[0]
     pieces = numbers if layer.planar else read
     transposed = 0.0 if b == 1 else numbers + layer.channels[1]
-    mac = MAC if b >= 8 else SMALL_MAC
+    mac = MAC if b == 1 else BLOCK_MAC
     return layer.macs * mac + numbers * NUMBER + pieces * PIECE + transposed * TRANSPOSED
 
 

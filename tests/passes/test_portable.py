@@ -189,6 +189,7 @@ def test_windows(conv: nn.Conv2d, block: int, monkeypatch: pytest.MonkeyPatch) -
 def test_operands_of_every_extent(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants that vary over the picture, and maps of a position, row or column that serve the others."""
     monkeypatch.setattr(cost, "BLOCKS", (block,))
+    monkeypatch.setattr(cost, "SHARE", 0)  # whatever a layer costs
 
     def body(m: Any, x: Tensor) -> list[Tensor]:
         y = torch.relu(m.a(x) + m.grid) * m.one
@@ -229,7 +230,8 @@ def layer(channels: tuple[int, int], size: tuple[int, int], kernel: int, scale: 
     return Layer(channels, size, window, channels[0] * channels[1] * kernel**2, scale, planar, grouped=False)
 
 
-def test_blocks_are_large_where_maps_are_large_and_single_positions_where_they_are_small() -> None:
-    assert choose_block(layer((64, 64), (432, 768), 3, 1), 1) == 8
+def test_frames_are_read_in_blocks_and_maps_of_many_channels_at_single_positions() -> None:
+    assert choose_block(layer((3, 16), (432, 768), 3, 1, planar=True), 1) == 8
+    assert choose_block(layer((64, 64), (432, 768), 3, 1), 1) == 1
     assert choose_block(layer((128, 128), (15, 20), 3, 32), 1) == 1
     assert choose_block(layer((64, 64), (60, 80), 1, 8), 1) == 1
