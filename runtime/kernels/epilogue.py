@@ -3,12 +3,9 @@
 y'  = expr(core value, operands, parameters)            panel by panel, into scratch (on a refresh: where it is held)
 N   = norm over the channels of y' - held               summed up panel by panel
 N > tau:  held = y', the position is changed            `settle`, after the last panel
-
-Where one panel of few channels is all of it, a position is settled at once (`narrow`).
 """
 
 from collections.abc import Callable
-from operator import add
 from typing import Any
 
 from tvm.script import tirx as T
@@ -21,12 +18,7 @@ from skipfx.runtime.kernels.memory import address
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, OPERAND_COLUMNS, SHIFT, Cell, Column
 
 K = Column
-NARROW = 4 * LANES  # channels up to which listing the positions that moved costs more than a branch at each
-
-
-def narrow(mem: Any, row: Any) -> Any:
-    """Whether the epilogue settles positions itself."""
-    return T.And(mem.c[row + K.GROUPS] * mem.c[row + K.PANELS] == 1, mem.c[row + K.CHANNELS] <= NARROW)
+FEW = 4 * LANES  # channels up to which listing the positions that moved costs more than a branch at each
 
 
 def finite(x: Any) -> Any:
@@ -90,13 +82,10 @@ def epilogue(value: Value) -> Callable[..., None]:
                     mem.a[out + high - tail + k] = mem.a[scratch + high - tail + k]
 
     @T.inline
-    def measure(mem: Any, task: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
-        """New values to scratch, their distance from the held ones to the norms behind them, or settled at once."""
+    def measure(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
+        """New values to scratch, their distance from the held ones to the norms behind them."""
         pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
         rms = T.Bind(mem.c[row + K.NORM])
-        threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + rms])
-        moved = T.alloc_buffer((1,), "int64")
-        moved[0] = T.int64(0)
         for i in range(count):
             position = T.Bind(mem.q[first + i])
             y = T.Bind(position >> SHIFT)
@@ -118,15 +107,8 @@ def epilogue(value: Value) -> Callable[..., None]:
                 for v in T.vectorized(LANES):
                     mem.a[scratch + at + v] = new[v]
                     norm[v] = T.Select(rms > 0, norm[v] + delta[v] * delta[v], T.max(norm[v], finite(T.abs(delta[v]))))
-            if narrow(mem, row):
-                fold(norm, lambda a, b: T.Select(rms > 0, a + b, T.max(a, b)))
-                if finite(norm[0]) > threshold:
-                    hold(mem, row, y, x, out, scratch)
-                    moved[0] = moved[0] + T.int64(1)
-            else:
-                for v in T.vectorized(LANES):
-                    mem.a[scratch + pitch - LANES + v] = norm[v]
-        mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + moved[0]
+            for v in T.vectorized(LANES):
+                mem.a[scratch + pitch - LANES + v] = norm[v]
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
@@ -137,14 +119,17 @@ def epilogue(value: Value) -> Callable[..., None]:
         if mem.n[T.int64(Cell.REFRESH)] > 0:
             write(mem, row, first, count, start, low, high)
         else:
-            measure(mem, task, row, first, count, start, low, high)
+            measure(mem, row, first, count, start, low, high)
 
     return body
 
 
 @T.inline
-def hold(mem: Any, row: Any, y: Any, x: Any, out: Any, scratch: Any) -> None:
+def hold(mem: Any, row: Any, position: Any, scratch: Any) -> None:
     """The new values of a position are held from now on, and it is changed."""
+    y = T.Bind(position >> SHIFT)
+    x = T.Bind(position & MASK)
+    out = T.Bind(address(mem, row + K.OUT, y, x))
     channels = T.Bind(mem.c[row + K.CHANNELS])
     whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES)
     for block in range(whole):
@@ -158,37 +143,30 @@ def hold(mem: Any, row: Any, y: Any, x: Any, out: Any, scratch: Any) -> None:
 
 
 @T.inline
-def fired(mem: Any, row: Any, start: Any, count: Any, spots: Any, found: Any, merge: Any) -> None:
-    """Lists which of `count` positions moved by more than the threshold; no branch depends on it."""
+def settle(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
+    """The hold test at `count` positions whose new values and norms stand in scratch."""
     pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
-    threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + mem.c[row + K.NORM]])
+    rms = T.Bind(mem.c[row + K.NORM])
+    threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + rms])
+    start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
+    spots = T.Bind(mem.c[row + K.SPOTS] + task * mem.c[row + K.SPOTS_SIZE])
+    few = T.Bind(mem.c[row + K.CHANNELS] <= FEW)
+    found = T.alloc_buffer((1,), "int64")
+    found[0] = T.int64(0)
     for i in range(count):
         norm = T.alloc_buffer((LANES,), "float32")
         for v in T.vectorized(LANES):
             norm[v] = mem.a[start + (i + 1) * pitch - LANES + v]
-        fold(norm, merge)
-        mem.q[spots + found[0]] = i
-        found[0] = found[0] + T.Select(finite(norm[0]) > threshold, T.int64(1), T.int64(0))
-
-
-@T.inline
-def settle(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-    """The hold test at `count` positions whose new values and norms stand in scratch."""
-    pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
-    start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
-    spots = T.Bind(mem.c[row + K.SPOTS] + task * mem.c[row + K.SPOTS_SIZE])
-    found = T.alloc_buffer((1,), "int64")
-    found[0] = T.int64(0)
-    if mem.c[row + K.NORM] > 0:
-        fired(mem, row, start, count, spots, found, add)
-    else:
-        fired(mem, row, start, count, spots, found, T.max)
-    for k in range(found[0]):
-        i = T.Bind(mem.q[spots + k])
-        scratch = T.Bind(start + i * pitch)
-        position = T.Bind(mem.q[first + i])
-        y = T.Bind(position >> SHIFT)
-        x = T.Bind(position & MASK)
-        out = T.Bind(address(mem, row + K.OUT, y, x))
-        hold(mem, row, y, x, out, scratch)
+        fold(norm, lambda a, b: T.Select(rms > 0, a + b, T.max(a, b)))
+        if few:
+            if finite(norm[0]) > threshold:
+                hold(mem, row, mem.q[first + i], start + i * pitch)
+                found[0] = found[0] + T.int64(1)
+        else:
+            mem.q[spots + found[0]] = i
+            found[0] = found[0] + T.Select(finite(norm[0]) > threshold, T.int64(1), T.int64(0))
+    if T.Not(few):
+        for k in range(found[0]):
+            i = T.Bind(mem.q[spots + k])
+            hold(mem, row, mem.q[first + i], start + i * pitch)
     mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + found[0]

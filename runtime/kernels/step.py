@@ -22,7 +22,7 @@ from skipfx.runtime.kernels.approach import approach, leaves_caches
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.conv import conv, depthwise
 from skipfx.runtime.kernels.emit import emit
-from skipfx.runtime.kernels.epilogue import epilogue, narrow, settle, value_of
+from skipfx.runtime.kernels.epilogue import epilogue, settle, value_of
 from skipfx.runtime.kernels.gate import follow, keep, open_blocks, score
 from skipfx.runtime.kernels.memory import Memory, kernel
 from skipfx.runtime.kernels.move import move
@@ -138,7 +138,7 @@ def _compute(cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], last: Glob
                         for panel in range(mem.c[row + K.GROUPS] * mem.c[row + K.PANELS]):
                             run_core(mem, task, tasks, row, start + at, number, panel)
                             run_end(mem, task, tasks, row, start + at, number, panel)
-                        if T.And(mem.n[T.int64(Cell.REFRESH)] == 0, T.Not(narrow(mem, row))):
+                        if mem.n[T.int64(Cell.REFRESH)] == 0:
                             settled(mem, task, tasks, row, start + at, number, T.int64(0))
         if mem.n[T.int64(Cell.REFRESH)] > 0:
             mem.n[mem.c[row + K.COUNT] + task] = (high - low) * TILE
