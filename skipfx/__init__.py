@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from skipfx.training.loss import gate_loss
     from skipfx.training.rates import parameter_groups
     from skipfx.transformation import inspect, transform
+    from skipfx.tuning import tune
     from skipfx.verification import Verification, verify
 
 __version__ = version("skipfx")
@@ -49,6 +50,7 @@ _HOMES = {
     "load": "skipfx.runtime.artifact",
     "parameter_groups": "skipfx.training.rates",
     "transform": "skipfx.transformation",
+    "tune": "skipfx.tuning",
     "verify": "skipfx.verification",
 }
 
@@ -74,6 +76,7 @@ __all__ = [
     "load",
     "parameter_groups",
     "transform",
+    "tune",
     "verify",
 ]
 

@@ -1,8 +1,9 @@
-"""From a SkipModel to an engine: lower, assemble, compile. The one place where passes and runtime meet."""
+"""From a SkipModel to an engine: lower, assemble, compile. Passes and runtime meet here, and in `tuning`."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from torch.utils._pytree import TreeSpec
@@ -35,6 +36,7 @@ def compile_engine(
     precision: Precision = ...,
     threads: int | None = ...,
     dense_above: float = ...,
+    tuned: str | Path | None = ...,
     tick: Tick = ...,
 ) -> Engine: ...
 
@@ -48,6 +50,7 @@ def compile_engine(
     precision: Precision = ...,
     threads: int | None = ...,
     dense_above: float = ...,
+    tuned: str | Path | None = ...,
     tick: Tick = ...,
 ) -> Engines: ...
 
@@ -60,6 +63,7 @@ def compile_engine(
     precision: Precision = "fp32",
     threads: int | None = None,
     dense_above: float = 0.6,
+    tuned: str | Path | None = None,
     tick: Tick = lambda stage: None,
 ) -> Engine | Engines:
     """Compiles a transformed model for a target.
@@ -75,23 +79,26 @@ def compile_engine(
         threads: cores that a step may use; None: all that this process may use.
         dense_above: share of a frame's pixels that may change before the frame is a refresh; where gates sit on
             convolutions, which decide for themselves whether a change counts, no share makes it one.
+        tuned: a table of schedules for GPUs that `skipfx.tune` wrote; None: the one that ships.
         tick: called with the name of each of `STAGES` before it begins, for every size.
 
     Raises:
         CompileError: the target is unknown or lacks the precision, or the graph has a gate that it does not run.
         OptionError: an option is outside its range, or `sizes` is for a model of several frames.
+        ArtifactError: `tuned` cannot be read, or is no table of schedules.
         CaptureError: a size is built into the model; the message says what to do.
     """
     if sizes is not None:
         several = [skip.at_size(size) for size in sizes]
-        options: Any = {"precision": precision, "threads": threads, "dense_above": dense_above, "tick": tick}
+        options: Any = {"precision": precision, "threads": threads, "dense_above": dense_above}
+        options |= {"tuned": tuned, "tick": tick}
         return Engines([compile_engine(one, target, **options) for one in several])
     if not 0 < dense_above <= 1:
         raise OptionError(f"dense_above is a share of the frame, in (0, 1]; got {dense_above}")
     if precision not in PRECISIONS:
         raise OptionError(f"precision is one of {', '.join(PRECISIONS)}; got {precision!r}")
     name = named(target)
-    kind = backend(name)
+    kind = backend(name, None if tuned is None else Path(tuned))
     tiles = kind.tiles(name, precision)
     tick("lowering")
     plan = lower(skip.graph_module)

@@ -20,6 +20,7 @@ from skipfx.runtime.gpu.launches import pairs, steps
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module, schedules
 from skipfx.runtime.kernels.cuda.schedule import Schedule
+from skipfx.runtime.kernels.cuda.tuned import Table, shipped
 from skipfx.runtime.kernels.table import POSITIONS, Precision, Tile
 
 ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")  # the oldest first
@@ -55,13 +56,14 @@ def tiles_cuda(target: str, precision: Precision) -> tuple[Tile, ...]:
     return (Tile(POSITIONS, 1, precision),)
 
 
-def compile_cuda(target: str, image: Image) -> tuple[bytes, str]:
+def compile_cuda(target: str, image: Image, table: Table | None = None) -> tuple[bytes, str]:
     """The device code of a network's kernels as a fat binary, and the architectures it is for, "sm_80,sm_90".
 
     Args:
         target: "cuda" for all of ARCHITECTURES that have the precision, or some of them, as "cuda:sm_80,sm_90". The
             last one's code also runs on later GPUs: the driver translates it.
         image: of the network.
+        table: of the convolutions' schedules; None: the one that ships.
 
     Raises:
         CompileError: an architecture is unknown or lacks the precision, the network holds what a GPU does not run, or
@@ -73,7 +75,7 @@ def compile_cuda(target: str, image: Image) -> tuple[bytes, str]:
             "the network has dense islands (`skipfx inspect` says which and why), and a GPU does not run them yet: "
             "compile it for the CPU"
         )
-    return device_code(kernels_of(image), names), ",".join(names)
+    return device_code(kernels_of(image, table), names), ",".join(names)
 
 
 def architectures(target: str, image: Image) -> tuple[str, ...]:
@@ -94,9 +96,9 @@ def architectures(target: str, image: Image) -> tuple[str, ...]:
     return tuple(name for name in able if name in asked) or able
 
 
-def kernels_of(image: Image) -> Kernels:
+def kernels_of(image: Image, table: Table | None = None) -> Kernels:
     """The kernels that a network needs."""
-    return Kernels(steps(image), pairs(image), image.cores, image.epilogues)
+    return Kernels(steps(image), pairs(image), image.cores, image.epilogues, table or shipped())
 
 
 def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:

@@ -1,7 +1,7 @@
 """The states of some streams on a GPU, and the step that they take together."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skipfx.errors import FrameError
 from skipfx.runtime.gpu.device import Device
-from skipfx.runtime.gpu.launches import launches
+from skipfx.runtime.gpu.launches import Launch, launches
 from skipfx.runtime.gpu.memory import DeviceArray
 from skipfx.runtime.kernels.table import TASKS, Cell
 from skipfx.runtime.outputs import OutputSlots
@@ -91,7 +91,8 @@ class Batch:
         cells[[Cell.TAKEN, Cell.GIVEN], 0] = self._joined(frames, first), array.address
         self.n[: cells.size] = cells.reshape(-1)
         if self._replay is None:
-            self._replay = self.device.driver.record(self._launch)
+            every = launches(self.program)
+            self._replay = self.device.driver.record(lambda queue: self.launch(every, self.device.kernels, queue))
         self._replay(self.queue)
         refreshed, bad = self.n[: (Cell.BAD + 1) * self.count].reshape(-1, self.count)
         if bad.any():
@@ -118,13 +119,14 @@ class Batch:
             start += size * self.count
         return int(self._frames.address)
 
-    def _launch(self, queue: int) -> None:
+    def launch(self, wanted: Sequence[Launch], kernels: Mapping[str, Any], queue: int) -> None:
+        """Puts launches of a step on a queue, with these kernels."""
         memory = (self.a, self.m, self.q, self.n, self.device.w, self.device.c)
         pointers = tuple(array.address for array in memory)
         floats, bytes, _, _, numbers = self.program.sizes
-        for launch in launches(self.program):
-            kernel = self.device.kernels[launch.kernel]
-            self.device.driver.launch(kernel, pointers, (launch.row, self.count, floats, bytes, numbers), queue)
+        for launch in wanted:
+            numbered = (launch.row, self.count, floats, bytes, numbers)
+            self.device.driver.launch(kernels[launch.kernel], pointers, numbered, queue)
 
     def numbers(self, stream: int) -> Array:
         """The numbers of a stream in n."""

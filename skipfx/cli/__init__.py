@@ -21,6 +21,7 @@ COMMANDS = {
     "transform": "Make a model stateful: from frame to frame it computes what changed.",
     "train": "Train the gates of a transformed model that learn, and the model with them.",
     "compile": "Compile a transformed model to native code, one file that needs no PyTorch.",
+    "tune": "Measure on a GPU how a model's convolutions are best cut up, for compile.",
     "export": "Write a transformed model as ONNX that skips in stock runtimes.",
     "run": "Run a model on a video, a folder of images or raw frames.",
     "bench": "Measure a model on a clip beside engines that compute every frame as a whole.",

@@ -45,13 +45,17 @@ def command(
     dense_above: Annotated[
         float, option("--dense-above", "Share of the pixels from which on a frame is computed as a whole.", "0.6")
     ] = 0.6,
+    tuned: Annotated[
+        Path | None,
+        option("--tuned", "Table of schedules for a GPU, from skipfx tune.", "the one that ships", metavar="FILE"),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Compiles a transformed model to native code: one file, which runs without PyTorch and without a compiler."""
     check_output(out, overwrite=overwrite)
     with output.progress(f"loading {skip}", 1 + len(STAGES) * len(sizes or [()])) as advance:
         model = SkipModel.load(skip)
-        options: dict[str, Any] = {"precision": precision, "dense_above": dense_above, "tick": advance}
+        options: dict[str, Any] = {"precision": precision, "dense_above": dense_above, "tuned": tuned, "tick": advance}
         if sizes:
             several = compile_engine(model, target, sizes=sizes, **options)
             several.save(out, overwrite=overwrite)

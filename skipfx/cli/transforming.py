@@ -34,7 +34,7 @@ def transformed(path: Path, example: Picture, asked: Asked) -> tuple[SkipModel, 
         refuse_late(path, asked.choices.given())
         with asked.output.working(f"loading {path}"):
             skip = SkipModel.load(path)
-    return skip, pictures_for(path, skip.preprocess, _frame_shapes(skip), late)
+    return skip, pictures_for(path, skip.preprocess, frame_shapes(skip), late)
 
 
 def transform_file(path: Path, example: Picture | None, choices: Transformation, pictures: Pictures) -> SkipModel:
@@ -56,7 +56,7 @@ def transform_file(path: Path, example: Picture | None, choices: Transformation,
     except FrameError as error:
         hint = "" if example is not None else " (on the command line: --example CLIP)"
         raise FrameError(f"{error}{hint}") from error
-    shapes = _frame_shapes(skip)
+    shapes = frame_shapes(skip)
     if preprocess is None:
         skip.preprocess = pictures.preprocess(shapes)
     else:
@@ -89,7 +89,8 @@ def _input_shapes(model: nn.Module | ExportedProgram) -> Shapes | None:
     return tuple(tuple(value.shape) for value in found if isinstance(value, torch.Tensor))
 
 
-def _frame_shapes(skip: SkipModel) -> Shapes:
+def frame_shapes(skip: SkipModel) -> Shapes:
+    """The shapes of a transformed model's frames."""
     return tuple(tuple(g.value(node).shape) for node in g.frames(skip.graph_module.graph))
 
 

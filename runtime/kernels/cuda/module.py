@@ -17,9 +17,10 @@ from skipfx.runtime.kernels.cuda.gate import follow, open_blocks, score, weigh
 from skipfx.runtime.kernels.cuda.maps import move, resize
 from skipfx.runtime.kernels.cuda.pool import pool
 from skipfx.runtime.kernels.cuda.reduce import REDUCTIONS
-from skipfx.runtime.kernels.cuda.schedule import Schedule, schedule
+from skipfx.runtime.kernels.cuda.schedule import Schedule
 from skipfx.runtime.kernels.cuda.streams import common, listed
 from skipfx.runtime.kernels.cuda.thread import Body, device, share
+from skipfx.runtime.kernels.cuda.tuned import Table
 from skipfx.runtime.kernels.epilogue import Value, value_of
 from skipfx.runtime.kernels.table import POSITIONS, Cell, Column, Core, CoreSpec
 
@@ -53,12 +54,14 @@ class Kernels(NamedTuple):
         steps: names of kernels without a core, in alphabetical order.
         pairs: numbers of a core and of the epilogue behind it (`skipfx.runtime.gpu.launches`).
         cores, epilogues: what the numbers stand for (`skipfx.runtime.image.Image`).
+        table: of the convolutions' schedules.
     """
 
     steps: tuple[str, ...]
     pairs: Pairs
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
+    table: Table
 
 
 def cuda_module(found: Kernels, architecture: str) -> IRModule:
@@ -68,22 +71,24 @@ def cuda_module(found: Kernels, architecture: str) -> IRModule:
     for core, number in found.pairs:
         spec = None if core < 0 else found.cores[core]
         kernels[kernel_name(core, number)] = _unless_bad(
-            _compute(spec, value_of(*found.epilogues[number]), architecture)
+            _compute(spec, value_of(*found.epilogues[number]), found.table, architecture)
         )
     return IRModule({GlobalVar(name): device(name, body) for name, body in kernels.items()})
 
 
 def schedules(found: Kernels, architecture: str) -> tuple[Schedule, ...]:
     """What of the kernels depends on the architecture."""
-    return tuple(schedule(tile, architecture) for core, tile in found.cores if core is Core.CONV and tile is not None)
+    return tuple(
+        found.table.schedule(tile, architecture) for core, tile in found.cores if core is Core.CONV and tile is not None
+    )
 
 
-def _compute(spec: CoreSpec | None, value: Value, architecture: str) -> Body:
+def _compute(spec: CoreSpec | None, value: Value, table: Table, architecture: str) -> Body:
     core, tile = spec or (None, None)
     if core is None or core is not Core.CONV:
         return _tiled(None if core is None else CORES[core], epilogue(value, POSITIONS))
     assert tile is not None
-    cut = schedule(tile, architecture)
+    cut = table.schedule(tile, architecture)
     return _tiled(conv(cut), epilogue(value, cut.positions), full=cut.positions)
 
 

@@ -1,11 +1,8 @@
 """How a convolution on a GPU is cut up, and what its architecture can do."""
 
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from skipfx.runtime.kernels.table import LANES, THREADS, Precision, Tile
+from skipfx.runtime.kernels.table import CHUNK, LANES, THREADS, Precision, chunk_words
 
 WARP: Final = 32
 WARPS: Final = THREADS // WARP
@@ -46,21 +43,13 @@ class Schedule(NamedTuple):
         """Products side by side per warp."""
         return self.panels * (LANES // COLUMN) * self.down // WARPS
 
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block: rows and weights of all stages, then addresses and the end's norms."""
+        stage = self.chunks * (self.positions * CHUNK + self.panels * chunk_words(self.precision))
+        return 4 * self.stages * stage + self.positions * (8 + 8 * LANES)
+
 
 def is_modern(architecture: str) -> bool:
     """Whether an architecture, "sm_80", has asynchronous copies and all types of tensor cores."""
     return int(architecture.removeprefix("sm_")) >= 80
-
-
-@cache
-def table() -> dict[str, Any]:
-    """Precision -> architecture -> class of shapes (`shape_class`) -> positions, panels, chunks, stages."""
-    found: dict[str, Any] = json.loads((Path(__file__).parent / "schedules.json").read_text())
-    return found
-
-
-def schedule(tile: Tile, architecture: str) -> Schedule:
-    """The schedule of the convolutions of a class on an architecture."""
-    assert tile.precision is not None
-    positions, panels, chunks, stages = table()[tile.precision][architecture][tile.shape]
-    return Schedule(tile.precision, positions, panels, chunks, stages, is_modern(architecture))

@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,12 @@ class LoopDriver:
                 act()
 
         return replay
+
+    def timed(self, work: Callable[[int], None]) -> float:
+        """Milliseconds of the loops, which say nothing about a GPU."""
+        start = perf_counter()
+        work(0)
+        return 1e3 * (perf_counter() - start)
 
     def _do(self, act: Callable[[], Any]) -> None:
         if self._recorded is None:

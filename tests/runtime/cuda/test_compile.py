@@ -73,7 +73,7 @@ def every_kernel(image: Image) -> Kernels:
     behind = ((len(image.cores) + number, end) for number in range(len(other)))
     found = backend.kernels_of(image)
     steps = tuple(sorted(sum(NAMES.values(), ())))
-    return Kernels(steps, (*found.pairs, *behind), (*found.cores, *other), found.epilogues)
+    return found._replace(steps=steps, pairs=(*found.pairs, *behind), cores=(*found.cores, *other))
 
 
 def test_every_kind_of_row_has_a_kernel() -> None:

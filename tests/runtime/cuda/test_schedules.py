@@ -13,7 +13,7 @@ from skipfx.runtime.assemble import assemble
 from skipfx.runtime.backends import cuda as backend
 from skipfx.runtime.gpu.launches import kernel_name
 from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module, schedules
-from skipfx.runtime.kernels.cuda.schedule import schedule, table
+from skipfx.runtime.kernels.cuda.tuned import shipped
 from skipfx.runtime.kernels.table import CHUNK, LANES, POSITIONS, PRECISIONS, Core, Tile, chunk_words, shape_class
 from skipfx.transformation import transform
 from tests.networks import seeded
@@ -37,7 +37,7 @@ def of_classes(skip: SkipModel, precision: Any, classes: list[str] = CLASSES) ->
     """A convolution of each class of shapes, with the first end of a network."""
     image = assemble(lower(skip.graph_module), tiles=backend.tiles_cuda("cuda", precision))
     cores = tuple((Core.CONV, Tile(POSITIONS, 1, precision, shape)) for shape in classes)
-    return Kernels((), tuple((number, 0) for number in range(len(cores))), cores, image.epilogues)
+    return Kernels((), tuple((number, 0) for number in range(len(cores))), cores, image.epilogues, shipped())
 
 
 @pytest.mark.parametrize(("precision", "architecture"), PRODUCTS)
@@ -79,11 +79,11 @@ def test_schedules_fit(skip: SkipModel, precision: Any, names: tuple[str, ...]) 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_architecture_has_schedules_that_its_threads_share_evenly(precision: Any) -> None:
     able = [name for name in backend.ARCHITECTURES if name >= backend.OLDEST[precision]]
-    assert list(table()[precision]) == able
+    assert list(shipped().cuts[precision]) == able
     for name in able:
-        assert set(table()[precision][name]) == set(CLASSES)
+        assert set(shipped().cuts[precision][name]) == set(CLASSES)
         for shape in CLASSES:
-            cut = schedule(Tile(POSITIONS, 1, precision, shape), name)
+            cut = shipped().schedule(Tile(POSITIONS, 1, precision, shape), name)
             assert cut.positions in (32, 64) and cut.stages >= 2
             assert cut.down * cut.rows * 16 == cut.positions
             assert cut.columns * 4 // cut.down * 8 == cut.panels * LANES
