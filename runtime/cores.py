@@ -7,7 +7,7 @@ import numpy as np
 
 from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
-from skipfx.runtime.kernels.table import LANES, OUTSIDE, Column, Core, CoreSpec, Tile, shape_class
+from skipfx.runtime.kernels.table import LANES, OUTSIDE, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
 from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
@@ -106,7 +106,7 @@ class Cores:
         if merge and step.groups == 1:
             row[K.RUN], row[K.KERNEL_W] = per_group * row[K.KERNEL_W], 1
         read = [row[k] for k in (K.IN, K.IN_ROW, K.IN_PIXEL, K.GROUP_IN, K.RUN)]
-        row[K.WIDE] = int(all(count % 4 == 0 for count in read))
+        row[K.WIDE] = int(all(count % TOGETHER == 0 for count in read))
         if tile.precision is not None:
             weight = pack_chunks(weight, int(row[K.RUN]), tile.precision)
         row[K.WEIGHT] = self.memory.w.add(weight, LANES)

@@ -32,12 +32,12 @@ SHIFT: Final = 16
 MASK: Final = (1 << SHIFT) - 1
 # on a GPU
 THREADS: Final = 128  # of a block
+SIDE_BY_SIDE: Final = THREADS // LANES  # positions of which a block's threads take LANES channels each; a power of two
 BLOCKS: Final = 4  # of a launch, for each multiprocessor
 POSITIONS: Final = 64  # active positions that a block works on at a time, at most
 NARROW: Final = 2  # vectors of output channels
-SMALL: Final = (
-    POSITIONS * 256
-)  # positions of a map that are too few for large tiles: a large GPU has half as many blocks
+SMALL: Final = 256 * POSITIONS  # of a map, too few for large tiles: a large GPU has half as many blocks
+TOGETHER: Final = 4  # floats that are copied at a time where all is aligned to them
 CHUNK: Final = 16  # input channels that the weights of a convolution are packed by
 
 FLT_MAX: Final = 3.4028234e38
@@ -217,7 +217,7 @@ class Column(IntEnum):
     REFERENCE_PIXEL = 80
     BLOCK = 81  # side of the blocks that open
     INSIDE = 82  # whether positions are kept where the mask is 1 or where it is 0; it is the first operand
-    WIDE = 83  # whether all that a convolution reads is aligned to four floats
+    WIDE = 83  # whether all that a convolution reads is aligned to TOGETHER floats
     WINDOW_LINES = 84  # how many lines a window covers; in c: where each starts, from the window's first float
     WINDOW_TABLE = 85
     NUMBERS = 86  # columns in a row

@@ -9,7 +9,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.active import own_part
-from skipfx.runtime.kernels.approach import READ, fetch
+from skipfx.runtime.kernels.approach import READ, ask
 from skipfx.runtime.kernels.lanes import fold
 from skipfx.runtime.kernels.memory import address
 from skipfx.runtime.kernels.table import LANES, MASK, SHIFT, TAPS, Cell, Column
@@ -60,8 +60,8 @@ def weigh(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
             for block in range(whole):
                 if group == 0:  # a line now and then: more at once would wait for one another
                     for p in T.unroll(PIXELS):
-                        fetch(mem, next_here[p] + block * LANES, 1, READ)
-                        fetch(mem, next_there[p] + block * LANES, 1, READ)
+                        ask(mem, next_here[p] + block * LANES, READ)
+                        ask(mem, next_there[p] + block * LANES, READ)
                 add_block(mem, sums, here, there, block * LANES, None, weight + block * (TAPS * LANES))
             if blocks > whole:
                 add_block(mem, sums, here, there, whole * LANES, channels, weight + whole * (TAPS * LANES))

@@ -7,7 +7,7 @@ import typer
 
 from skipfx.build import STAGES, compile_engine
 from skipfx.cli.command import with_records
-from skipfx.cli.options import Overwrite, option
+from skipfx.cli.options import Overwrite, SkipPath, option
 from skipfx.cli.output import Output
 from skipfx.cli.parsers import size
 from skipfx.cli.steps import check_output
@@ -18,9 +18,7 @@ from skipfx.runtime.kernels.table import PRECISIONS
 
 @with_records
 def command(
-    skip: Annotated[
-        Path, typer.Argument(metavar="SKIP", help="From skipfx transform (.skip.pt2).", show_default=False)
-    ],
+    skip: SkipPath,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="OUT", help="File to write, OUT.skipfx.", show_default=False)
     ],

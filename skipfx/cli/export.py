@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from skipfx.cli.command import with_records
-from skipfx.cli.options import Overwrite, option
+from skipfx.cli.options import Overwrite, SkipPath, option
 from skipfx.cli.output import Output
 from skipfx.cli.steps import check_output
 from skipfx.export import export_onnx
@@ -15,9 +15,7 @@ from skipfx.model import SkipModel
 
 @with_records
 def command(
-    skip: Annotated[
-        Path, typer.Argument(metavar="SKIP", help="From skipfx transform (.skip.pt2).", show_default=False)
-    ],
+    skip: SkipPath,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="OUT", help="File to write, OUT.onnx.", show_default=False)
     ],

@@ -38,6 +38,9 @@ ModelPath = Annotated[
         show_default=False,
     ),
 ]
+SkipPath = Annotated[
+    Path, typer.Argument(metavar="SKIP", help="From skipfx transform (.skip.pt2).", show_default=False)
+]
 AnyPath = Annotated[
     Path,
     typer.Argument(

@@ -7,7 +7,7 @@ import typer
 
 from skipfx.cli.asked import pictures_for
 from skipfx.cli.command import with_records
-from skipfx.cli.options import ClipPath, Overwrite, Pictures, RawSize, option
+from skipfx.cli.options import ClipPath, Overwrite, Pictures, RawSize, SkipPath, option
 from skipfx.cli.output import Output
 from skipfx.cli.steps import check_output
 from skipfx.cli.transforming import frame_shapes
@@ -19,9 +19,7 @@ from skipfx.tuning import Tuned, tune
 
 @with_records
 def command(
-    skip: Annotated[
-        Path, typer.Argument(metavar="SKIP", help="From skipfx transform (.skip.pt2).", show_default=False)
-    ],
+    skip: SkipPath,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="OUT", help="File to write, OUT.json.", show_default=False)
     ],

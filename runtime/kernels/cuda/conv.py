@@ -13,10 +13,10 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.product import Product, product
 from skipfx.runtime.kernels.cuda.schedule import Schedule
-from skipfx.runtime.kernels.cuda.stage import WIDE, bring_rows, bring_weights, commit, wait
+from skipfx.runtime.kernels.cuda.stage import bring_rows, bring_weights, commit, wait
 from skipfx.runtime.kernels.cuda.streams import offset
 from skipfx.runtime.kernels.cuda.thread import share, sync
-from skipfx.runtime.kernels.table import CHUNK, LANES, THREADS, Column, chunk_words
+from skipfx.runtime.kernels.table import CHUNK, LANES, THREADS, TOGETHER, Column, chunk_words
 
 K = Column
 # what a thread knows of the part that is brought next: kernel row, kernel column, first channel; and of the one that is
@@ -55,7 +55,7 @@ def large(number: Any) -> Any:
 
 def bring(schedule: Schedule) -> Callable[..., None]:
     """Brings the next part of rows and weights into a stage."""
-    wide, single, weights = bring_rows(schedule, WIDE), bring_rows(schedule, 1), bring_weights(schedule)
+    wide, single, weights = bring_rows(schedule, TOGETHER), bring_rows(schedule, 1), bring_weights(schedule)
     words = chunk_words(schedule.precision)
 
     @T.inline

@@ -4,31 +4,18 @@ LANES threads share a position; each sums over the channels of its lane, and the
 """
 
 from collections.abc import Callable
+from operator import add
 from typing import Any, Final
 
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.streams import cell, column_of, line_of, mark, place, stream_of
-from skipfx.runtime.kernels.cuda.thread import share, sync
+from skipfx.runtime.kernels.cuda.thread import fold, share, sync
 from skipfx.runtime.kernels.epilogue import Value
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, POSITIONS, THREADS, Cell, Column
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, POSITIONS, SIDE_BY_SIDE, THREADS, Cell, Column
 
 K = Column
-SIDE_BY_SIDE: Final = THREADS // LANES  # positions
 ROUNDS: Final = POSITIONS // SIDE_BY_SIDE  # of the largest tile
-
-
-@T.inline
-def fold(squares: Any, largest: Any, thread: Any, rounds: int) -> None:
-    """Adds (maximises) the lanes of each position onto its first."""
-    for level in T.unroll(LANES.bit_length() - 1):
-        half = T.meta_var(T.int64(LANES // 2) >> T.Cast("int64", level))
-        sync()
-        if thread % LANES < half:
-            for i in T.unroll(rounds):
-                squares[i, thread] = squares[i, thread] + squares[i, thread + half]
-                largest[i, thread] = T.max(largest[i, thread], largest[i, thread + half])
-    sync()
 
 
 def epilogue(value: Value, positions: int) -> Callable[..., None]:
@@ -89,7 +76,7 @@ def epilogue(value: Value, positions: int) -> Callable[..., None]:
         large = T.alloc_buffer((rounds, THREADS), "float32", scope="shared")
         sync()  # a thread reads what others made of the core, and writes over what others may still read
         measure(mem, thread, row, first, count, scratch, square, large)
-        fold(square, large, thread, rounds)
+        fold(thread, (square, add), (large, T.max))
         write(mem, thread, row, first, count, scratch, square, large)
 
     return body

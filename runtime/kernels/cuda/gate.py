@@ -8,12 +8,11 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.cuda.epilogue import ROUNDS, SIDE_BY_SIDE
-from skipfx.runtime.kernels.cuda.reduce import fold
+from skipfx.runtime.kernels.cuda.epilogue import ROUNDS
 from skipfx.runtime.kernels.cuda.streams import cell, line_at, lines, mark, offset, packed, place, stream_at, stream_of
-from skipfx.runtime.kernels.cuda.thread import share, sync
+from skipfx.runtime.kernels.cuda.thread import fold, share, sync
 from skipfx.runtime.kernels.reduce import add
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, TAPS, THREADS, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, SIDE_BY_SIDE, TAPS, THREADS, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
@@ -58,7 +57,7 @@ def weigh(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any)
                     weigh_taps(mem, thread, row, position, weight, sums)
             for tap in T.unroll(TAPS):
                 lanes[i * TAPS + tap, thread] = sums[tap]
-        fold(lanes, thread, add)
+        fold(thread, (lanes, add))
         for i in range(ROUNDS):
             item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
             if T.And(item < count, T.And(lane < TAPS, group * TAPS + lane < taps)):

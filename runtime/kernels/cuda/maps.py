@@ -6,10 +6,9 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.streams import column_of, line_of, stream_of
 from skipfx.runtime.kernels.cuda.thread import share
-from skipfx.runtime.kernels.table import LANES, OUTSIDE, THREADS, Column
+from skipfx.runtime.kernels.table import LANES, OUTSIDE, SIDE_BY_SIDE, Column
 
 K = Column
-SIDE_BY_SIDE = THREADS // LANES  # positions
 
 
 @T.inline

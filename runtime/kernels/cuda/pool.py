@@ -11,11 +11,10 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.streams import column_of, line_of, stream_of
 from skipfx.runtime.kernels.cuda.thread import Body, share, sync
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, THREADS, Column
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, SIDE_BY_SIDE, THREADS, Column
 
 K = Column
-SHARERS: Final = THREADS // LANES  # of a wide window; a power of two
-WIDE: Final = 4 * SHARERS
+WIDE: Final = 4 * SIDE_BY_SIDE
 
 
 def begin(start: Any, step: Any) -> Any:
@@ -65,8 +64,8 @@ def pool(maximum: bool) -> Body:
     @T.inline
     def alone(mem: Any, thread: Any, row: Any, first: Any, count: Any, scratch: Any) -> None:
         """LANES threads for a window."""
-        for i in range(share(count, thread // LANES, SHARERS)):
-            item = T.Bind(thread // LANES + i * SHARERS)
+        for i in range(share(count, thread // LANES, SIDE_BY_SIDE)):
+            item = T.Bind(thread // LANES + i * SIDE_BY_SIDE)
             for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
                 channel = T.Bind(block * LANES + thread % LANES)
                 total = T.alloc_buffer((1,), "float32", scope="local")
@@ -84,12 +83,12 @@ def pool(maximum: bool) -> Body:
                 total = T.alloc_buffer((1,), "float32", scope="local")
                 inside = T.alloc_buffer((1,), "int64", scope="local")
                 if channel < mem.c[row + K.CHANNELS]:
-                    window(mem, row, mem.q[first + item], channel, thread // LANES, SHARERS, total, inside)
+                    window(mem, row, mem.q[first + item], channel, thread // LANES, SIDE_BY_SIDE, total, inside)
                 sync()
                 parts[thread] = total[0]
                 sync()
                 if T.And(thread < LANES, channel < mem.c[row + K.CHANNELS]):
-                    for part in range(SHARERS - 1):
+                    for part in range(SIDE_BY_SIDE - 1):
                         total[0] = merge(total[0], parts[(part + 1) * LANES + thread])
                     write(mem, row, scratch + item * mem.c[row + K.SCRATCH_PITCH] + channel, total, inside)
 

@@ -14,9 +14,8 @@ from typing import Any, Final, NamedTuple
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.schedule import COLUMN, ROW, WARP, Schedule
-from skipfx.runtime.kernels.table import CHUNK, LANES, THREADS, Precision
+from skipfx.runtime.kernels.table import CHUNK, LANES, SIDE_BY_SIDE, THREADS, Precision
 
-SIDE_BY_SIDE: Final = THREADS // LANES  # positions that the threads of a block hold side by side
 OURS: Final = 4  # channels of a CHUNK that a thread reads
 SHARE: Final = 4  # sums that a thread holds of a tensor core's product
 

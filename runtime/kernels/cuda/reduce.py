@@ -10,11 +10,11 @@ from typing import Any, Final
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.arithmetic import exp
-from skipfx.runtime.kernels.cuda.epilogue import ROUNDS, SIDE_BY_SIDE
+from skipfx.runtime.kernels.cuda.epilogue import ROUNDS
 from skipfx.runtime.kernels.cuda.streams import place
-from skipfx.runtime.kernels.cuda.thread import Body, share, sync
+from skipfx.runtime.kernels.cuda.thread import Body, fold, share, sync
 from skipfx.runtime.kernels.reduce import Merge, Term, add, exponential, number_of, plain, squared
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, THREADS, Column, Core
+from skipfx.runtime.kernels.table import FLT_MAX, LANES, SIDE_BY_SIDE, THREADS, Column, Core
 
 K = Column
 
@@ -22,18 +22,6 @@ K = Column
 def totals() -> Any:
     """A number per thread for every position of a tile that it shares; behind `reduce`, the first lane's counts."""
     return T.alloc_buffer((ROUNDS, THREADS), "float32", scope="shared")
-
-
-@T.inline
-def fold(lanes: Any, thread: Any, merge: Any) -> None:
-    """Merges the lanes of each position onto its first, in every row of an array [rows, THREADS]."""
-    for level in T.unroll(LANES.bit_length() - 1):
-        half = T.meta_var(T.int64(LANES // 2) >> T.Cast("int64", level))
-        sync()
-        if thread % LANES < half:
-            for i in T.unroll(int(lanes.shape[0])):
-                lanes[i, thread] = merge(lanes[i, thread], lanes[i, thread + half])
-    sync()
 
 
 @T.inline
@@ -50,7 +38,7 @@ def reduce(
             for block in range(share(mem.c[row + K.GROUP_IN], thread % LANES, LANES)):
                 channel = T.Bind(block * LANES + thread % LANES)
                 lanes[i, thread] = merge(lanes[i, thread], term(i)(mem.a[base + channel], channel))
-    fold(lanes, thread, merge)
+    fold(thread, (lanes, merge))
 
 
 @T.inline

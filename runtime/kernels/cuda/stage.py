@@ -6,9 +6,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.cuda.schedule import Schedule
-from skipfx.runtime.kernels.table import CHUNK, THREADS, chunk_words
-
-WIDE = 4  # floats that are copied together where everything is aligned
+from skipfx.runtime.kernels.table import CHUNK, THREADS, TOGETHER, chunk_words
 
 
 @T.inline
@@ -66,16 +64,16 @@ def bring_weights(schedule: Schedule) -> Callable[..., None]:
     """
     copy = later if schedule.modern else now
     words = chunk_words(schedule.precision)
-    per_panel = schedule.chunks * words // WIDE
+    per_panel = schedule.chunks * words // TOGETHER
 
     @T.inline
     def body(mem: Any, thread: Any, weight: Any, panel: Any, left: Any, spare: Any, stage: Any, b: Any) -> None:
         for i in T.unroll(-(-schedule.panels * per_panel // THREADS)):
             element = T.Bind(thread + i * THREADS)
-            word = T.Bind(element % per_panel * WIDE)
+            word = T.Bind(element % per_panel * TOGETHER)
             beside = T.Bind(element // per_panel)
             if T.And(beside < T.min(spare, schedule.panels), word // words * CHUNK < left):
                 at = T.meta_var((stage, beside, word // words, word % words))
-                copy(b, at, mem.w, weight + T.Cast("int64", beside * panel + word), WIDE, T.bool(True))
+                copy(b, at, mem.w, weight + T.Cast("int64", beside * panel + word), TOGETHER, T.bool(True))
 
     return body

@@ -20,7 +20,7 @@ from tvm.tirx import PrimFunc
 
 from skipfx.runtime.kernels.cuda.streams import DeviceMemory
 from skipfx.runtime.kernels.memory import ENDLESS, declare
-from skipfx.runtime.kernels.table import BLOCKS, THREADS, Cell
+from skipfx.runtime.kernels.table import BLOCKS, LANES, THREADS, Cell
 
 Body = Callable[..., None]
 
@@ -77,6 +77,30 @@ def atomic_add(buffer: Any, index: Any, value: Any) -> Any:
 def share(total: Any, part: Any, parts: int) -> Any:
     """How many of the items part, part + parts, part + 2 parts ... are below `total`; none is negative."""
     return T.truncdiv(total - part + (parts - 1), parts)
+
+
+@T.inline
+def halve(lanes: Any, thread: Any, half: Any, merge: Any) -> None:
+    """Merges the upper half of the lanes into the lower, in every row of an array [rows, THREADS]."""
+    for i in T.unroll(int(lanes.shape[0])):
+        lanes[i, thread] = merge(lanes[i, thread], lanes[i, thread + half])
+
+
+def halve_each(thread: Any, half: Any, pairs: tuple[tuple[Any, Any], ...]) -> None:
+    """`halve` of every array with its own way to merge."""
+    for lanes, merge in pairs:
+        halve(lanes, thread, half, merge)
+
+
+@T.inline
+def fold(thread: Any, *pairs: Any) -> None:
+    """Merges the lanes of each position onto its first, in arrays [rows, THREADS]: (array, how), between barriers."""
+    for level in T.unroll(LANES.bit_length() - 1):
+        half = T.meta_var(T.int64(LANES // 2) >> T.Cast("int64", level))
+        sync()
+        if thread % LANES < half:
+            halve_each(thread, half, pairs)
+    sync()
 
 
 @T.inline

@@ -8,16 +8,21 @@ from tvm.ir.expr import TensorLoad
 from tvm.tirx import BufferStore, For, IfThenElse, SeqStmt
 
 
-def has_barrier(stmt: Any) -> bool:
-    """Whether a statement holds a barrier."""
+def calls(stmt: Any, name: str) -> bool:
+    """Whether a statement calls an operator somewhere."""
     found: list[bool] = []
 
     def look(call: Any) -> None:
-        if getattr(call.op, "name", "") == "tirx.tvm_storage_sync":
+        if getattr(call.op, "name", "") == name:
             found.append(True)
 
     tvm_ffi.structural_walk(stmt, (Call, look))
     return bool(found)
+
+
+def has_barrier(stmt: Any) -> bool:
+    """Whether a statement holds a barrier."""
+    return calls(stmt, "tirx.tvm_storage_sync")
 
 
 def shared_ends(stmt: Any) -> tuple[bool, bool]:

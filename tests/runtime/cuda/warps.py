@@ -5,11 +5,11 @@ Sums of products are taken in order here; a tensor core takes them in an order o
 
 from typing import Any
 
-import tvm_ffi
 from tvm import tirx
-from tvm.ir import Call
 from tvm.script import tirx as T
 from tvm.tirx import AllocBuffer, BufferLoad, BufferStore, For, ForKind, SeqStmt, Var
+
+from tests.runtime.cuda.barriers import calls
 
 WARP = 32
 LOW_BITS = 0xFFFFE000  # a tensor core reads no others of a number in TF32
@@ -17,14 +17,7 @@ LOW_BITS = 0xFFFFE000  # a tensor core reads no others of a number in TF32
 
 def has_product(stmt: Any) -> bool:
     """Whether a statement holds a product of a tensor core."""
-    found: list[bool] = []
-
-    def look(call: Any) -> None:
-        if getattr(call.op, "name", "") == "tirx.ptx_legacy.mma":
-            found.append(True)
-
-    tvm_ffi.structural_walk(stmt, (Call, look))
-    return bool(found)
+    return calls(stmt, "tirx.ptx_legacy.mma")
 
 
 def multiplied(call: Any, private: dict[Any, Any], first: Any) -> Any:
