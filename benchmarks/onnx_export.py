@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.agreement import Agreement, relative_error
 from benchmarks.cases import CASES
 from benchmarks.detection import precision
-from benchmarks.report import CONSOLE, Report, compared, parser
+from benchmarks.report import ASIDE, CONSOLE, Report, compared, parser
 from benchmarks.thresholds import mean_active
 from skipfx import Hold, SkipModel
 from skipfx.bench.compare import WARMUP, Clip, Streamed
@@ -32,7 +32,7 @@ GATES = {
     "yolov5n": Hold(threshold=0.27, input_threshold=24 / 255, dilation=1),
     "vdsr": Hold(threshold=0.05, input_threshold=4 / 255),
 }
-REFRESH_EVERY, TOLERANCE = 50, 1e-4
+REFRESH_EVERY, PROGRESS_EVERY, TOLERANCE = 50, 10, 1e-4
 
 
 def main() -> None:
@@ -95,6 +95,8 @@ def agreement(skip: SkipModel, engine: OnnxEngine, clip: Clip) -> dict[str, str]
         together.append(relative_error(outputs, expected))
         alone.append(relative_error(outputs, step((frame,), refresh)))
         equal += all(map(np.array_equal, outputs, copied.leaves([frame])))
+        if index % PROGRESS_EVERY == PROGRESS_EVERY - 1:
+            ASIDE.print(f"{index + 1} of {len(clip)} frames: largest {max(together):.1e}")
     found = led.decisions
     return {
         "alone": _summary(alone),

@@ -14,8 +14,8 @@ from skipfx.options import describe
 from skipfx.runtime.base_stream import BaseStream, Stats
 from skipfx.runtime.frames import Array
 from skipfx.runtime.native import usable_cores
-from skipfx.runtime.onnx_session import BoundState, open_session
-from skipfx.runtime.outputs import OutputSlots, on_host
+from skipfx.runtime.onnx_session import open_session
+from skipfx.runtime.onnx_state import BoundState
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,6 @@ class OnnxStream(BaseStream):
         super().__init__(engine.program.frames, manifest.structure, refresh_every)
         self.engine, self._manifest = engine, manifest
         self._bound = BoundState(engine.session, manifest, in_place)
-        self._slots = [
-            OutputSlots(int(np.prod(record.shape)), on_host) if record.dtype == "float32" else None
-            for record in manifest.outputs
-        ]
         self._refreshed = False
 
     def reset(self) -> None:
@@ -173,8 +169,7 @@ class OnnxStream(BaseStream):
         own = self.state_dict()
         if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
             raise UsageError("the state does not fit this model: its names or shapes are others")
-        for record, array in zip(self._manifest.states, self._bound.states, strict=True):
-            array[:] = state[record.input]
+        self._bound.load([state[record.input] for record in self._manifest.states])
         since = int(state["since_refresh"])
         self._since_refresh = None if since < 0 else since
 
@@ -182,22 +177,6 @@ class OnnxStream(BaseStream):
         if not all(np.isfinite(frame.sum()) or np.isfinite(frame).all() for frame in frames):
             raise FrameError("the frame holds NaN or infinity; the stream is as it was before")
         self._refreshed = self._is_due()
-        outputs = [self._output(index) for index in range(len(self._slots))]
-        self._bound.run(frames, outputs, self._refreshed)
+        outputs = self._bound.run(frames, self._refreshed)
         self._since_refresh = 0 if self._refreshed else (self._since_refresh or 0) + 1
-        return [_read_only(output) for output in outputs]
-
-    def _output(self, index: int) -> Array:
-        """Memory for an output, which nobody else holds."""
-        record, slots = self._manifest.outputs[index], self._slots[index]
-        if slots is None:
-            return np.empty(record.shape, record.dtype)
-        array, slot, _ = slots.take()
-        slots.written(slot)
-        return array.reshape(record.shape)
-
-
-def _read_only(output: Array) -> Array:
-    view = output.view()
-    view.flags.writeable = False
-    return view
+        return outputs

@@ -1,18 +1,12 @@
-"""An exported model in a stock runtime: sessions, and the memory of one stream bound to them.
+"""An exported model in a stock runtime: sessions, each shared by all streams of an engine, and their bindings."""
 
-A session is shared by all streams of an engine. A binding has the state of one stream in two sets of arrays, which take
-turns as input and output; a state that may be written in place is the same array in both.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from skipfx.errors import ArtifactError, UsageError
-from skipfx.onnx_manifest import OnnxManifest
 
 Array = NDArray[Any]
 
@@ -28,7 +22,13 @@ class Binding(Protocol):
 
 
 class Session(Protocol):
-    """A loaded model."""
+    """A loaded model.
+
+    Attributes:
+        in_place: an input and an output may be one array.
+    """
+
+    in_place: bool
 
     def binding(self) -> Binding:
         """A new binding."""
@@ -116,53 +116,6 @@ def open_session(runtime: str, path: str, threads: int) -> Session:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"{path}: {runtime} cannot load the model: {reason}") from error
     return session
-
-
-class BoundState:
-    """The memory of one stream, bound to a session.
-
-    Args:
-        session: where it runs.
-        manifest: of the model.
-        in_place: write those states in place that allow it; the session must allow it too.
-    """
-
-    def __init__(self, session: Any, manifest: OnnxManifest, in_place: bool) -> None:
-        self._manifest, self._turn = manifest, 0
-        arrays = [np.zeros(state.shape, state.dtype) for state in manifest.states]
-        others = [
-            array if in_place and session.in_place and state.in_place else np.zeros_like(array)
-            for array, state in zip(arrays, manifest.states, strict=True)
-        ]
-        self._sets = (arrays, others)
-        self._refresh = np.zeros(1, np.bool_)
-        self.active = np.zeros(len(manifest.layers), np.float32)
-        self._bindings = [self._bind(session.binding(), turn) for turn in (0, 1)]
-
-    def _bind(self, binding: Binding, turn: int) -> Binding:
-        for index, state in enumerate(self._manifest.states):
-            binding.set(state.input, self._sets[turn][index], is_input=True)
-            binding.set(state.output, self._sets[1 - turn][index], is_input=False)
-        binding.set(self._manifest.refresh, self._refresh, is_input=True)
-        if self._manifest.active is not None:
-            binding.set(self._manifest.active, self.active, is_input=False)
-        return binding
-
-    def run(self, frames: Sequence[Array], outputs: Sequence[Array], refresh: bool) -> None:
-        """Computes a frame into the arrays of the outputs."""
-        binding = self._bindings[self._turn]
-        for record, array in zip(self._manifest.frames, frames, strict=True):
-            binding.set(record.name, array, is_input=True)
-        for record, array in zip(self._manifest.outputs, outputs, strict=True):
-            binding.set(record.name, array, is_input=False)
-        self._refresh[0] = refresh
-        binding.run()
-        self._turn = 1 - self._turn
-
-    @property
-    def states(self) -> list[Array]:
-        """The arrays that hold the state now."""
-        return self._sets[self._turn]
 
 
 def _library(name: str) -> Any:

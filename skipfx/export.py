@@ -18,13 +18,14 @@ from skipfx import ops
 from skipfx.build import structure
 from skipfx.errors import CompileError, InternalError, OptionError
 from skipfx.files import refuse_existing, write_whole
-from skipfx.in_place import safe_states
+from skipfx.in_place import safe_states, same_bytes
 from skipfx.onnx_manifest import (
     ACTIVE,
     KEY,
     REFRESH,
     LayerRecord,
     OnnxManifest,
+    OutputRecord,
     StateRecord,
     TensorRecord,
     leaf_names,
@@ -129,7 +130,7 @@ def _model(skip: "SkipModel", portable: Portable, opset: int) -> Any:
 def _manifest(skip: "SkipModel", portable: Portable, model: Any, opset: int, gather: bool) -> OnnxManifest:
     frames, _, outputs = _names(skip, portable)
     pairs = state_names(len(portable.states))
-    safe = safe_states(model, pairs)
+    safe, following = safe_states(model, pairs), [after for _, after in pairs]
     states = tuple(
         StateRecord(
             input=pair[0], output=pair[1], layer=state.layer, layout=state.layout, border=state.border,
@@ -148,7 +149,9 @@ def _manifest(skip: "SkipModel", portable: Portable, model: Any, opset: int, gat
             TensorRecord(name=n, shape=s, dtype="float32") for n, s in zip(frames, portable.frames, strict=True)
         ),
         outputs=tuple(
-            TensorRecord(name=name, shape=tuple(value.shape), dtype=_dtype(value.dtype))
+            OutputRecord(
+                name=name, shape=tuple(value.shape), dtype=_dtype(value.dtype), state=same_bytes(model, name, following)
+            )
             for name, value in zip(outputs[: len(values)], values, strict=True)
         ),
         active=ACTIVE if portable.layers else None,

@@ -10,13 +10,16 @@ A runtime that is given one buffer for both writes the new state over the old on
    reads it).
 
 A reader of the old state that is no ancestor may run after the write, and gets the new state without an error.
+
+An output that is a view of a state's output may be that buffer, too: it is written after the state, with what is there.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MOVERS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Transpose", "Slice", "Split", "Pad", "Cast",
-          "Concat", "Expand", "Tile", "Gather", "GatherND", "SpaceToDepth", "DepthToSpace")  # fmt: skip
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+MOVERS = (*VIEWS, "Transpose", "Slice", "Split", "Pad", "Cast", "Concat", "Expand", "Tile", "Gather", "GatherND",
+          "SpaceToDepth", "DepthToSpace")  # fmt: skip
 WRITERS = {"ScatterND": (0,), "ScatterElements": (0,), "Where": (1, 2)}  # and which inputs may be the old state
 
 
@@ -30,6 +33,16 @@ def safe_states(model: Any, pairs: Sequence[tuple[str, str]]) -> Mapping[tuple[s
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in model.graph.output}
     return {pair: _is_safe(*pair, maker, readers, outputs) for pair in pairs}
+
+
+def same_bytes(model: Any, name: str, states: Sequence[str]) -> int | None:
+    """The number of the state whose output holds the same bytes as an output of an ONNX model; None if none does."""
+    maker = {output: node for node in model.graph.node for output in node.output}
+    while name not in states:
+        if name not in maker or maker[name].op_type not in VIEWS:
+            return None
+        name = maker[name].input[0]
+    return states.index(name)
 
 
 def _is_safe(before: str, after: str, maker: dict[str, Any], readers: dict[str, list[Any]], outputs: set[str]) -> bool:

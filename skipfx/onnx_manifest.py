@@ -23,11 +23,22 @@ class Record(BaseModel):
 
 
 class TensorRecord(Record):
-    """An input or an output."""
+    """A tensor that goes in or out."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+
+class OutputRecord(TensorRecord):
+    """An output.
+
+    Attributes:
+        state: number of the state whose next value holds the same bytes: both may be bound to one buffer, so that
+            nothing is copied; None where there is none.
+    """
+
+    state: int | None = None
 
 
 class StateRecord(Record):
@@ -105,7 +116,7 @@ class OnnxManifest(Record):
     gathered: bool
     frames: tuple[TensorRecord, ...]
     refresh: str = REFRESH
-    outputs: tuple[TensorRecord, ...]
+    outputs: tuple[OutputRecord, ...]
     active: str | None
     states: tuple[StateRecord, ...]
     state_bytes: int

@@ -160,6 +160,30 @@ def test_streams_are_independent_and_go_back_to_a_snapshot(held: Exported) -> No
         first.load_state_dict({"since_refresh": np.array(0)})
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_outputs_keep_their_values_while_they_are_held(held: Exported, in_place: bool) -> None:
+    stream, kept = load_onnx(held.path, 1).stream(in_place=in_place), []
+    for frame in clip():
+        leaves = tree_leaves(stream(frame))
+        kept += [(leaf[:, :1, 2:], leaf[:, :1, 2:].copy()) for leaf in leaves]  # parts of them, too
+    stream.load_state_dict({name: np.zeros_like(array) for name, array in stream.state_dict().items()})
+    for part, copy in kept:
+        np.testing.assert_array_equal(part, copy)
+
+
+def test_an_output_that_nobody_holds_stays_where_it_is(held: Exported) -> None:
+    shared = [index for index, record in enumerate(held.manifest.outputs) if record.state is not None]
+    stream, [frame, *others] = load_onnx(held.path, 1).stream(), clip()
+    outputs = tree_leaves(stream(frame))
+    places = [outputs[index].ctypes.data for index in shared]
+    assert places and not any(outputs[index].flags.writeable for index in shared)
+    del outputs
+    outputs = tree_leaves(stream(others[0]))
+    assert [outputs[index].ctypes.data for index in shared] == places
+    held_for_long = tree_leaves(stream(others[1]))
+    assert all(outputs[index].ctypes.data != held_for_long[index].ctypes.data for index in shared)
+
+
 def test_a_refused_frame_changes_nothing(held: Exported) -> None:
     stream, frames = load_onnx(held.path, 1).stream(), clip()
     stream(frames[0])

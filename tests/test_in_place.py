@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from skipfx.in_place import safe_states
+from skipfx.in_place import safe_states, same_bytes
 
 PAIR = ("s", "t")
 SCATTER = helper.make_node("ScatterND", ["s", "i", "u"], ["t"])
@@ -95,3 +95,10 @@ def test_what_is_safe_is_right_in_onnxruntime(case: str) -> None:
 
 def test_a_state_without_a_writer_is_not_safe() -> None:
     assert safe_states(model(helper.make_node("Neg", ["s"], ["z"])), [PAIR]) == {PAIR: False}
+
+
+def test_an_output_that_is_a_view_of_a_state() -> None:
+    view = [helper.make_node("Identity", ["t"], ["v"]), helper.make_node("Squeeze", ["v"], ["z"])]
+    assert same_bytes(model(SCATTER, *view), "z", ["other", "t"]) == 1
+    assert same_bytes(model(SCATTER, helper.make_node("Neg", ["t"], ["z"])), "z", ["t"]) is None
+    assert same_bytes(model(SCATTER), "u", ["t"]) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from skipfx.onnx_manifest import OnnxManifest, StateRecord, TensorRecord, leaf_names, state_names
+from skipfx.onnx_manifest import OnnxManifest, OutputRecord, StateRecord, TensorRecord, leaf_names, state_names
 from skipfx.triton import triton_config
 
 
@@ -30,7 +30,7 @@ def manifest(states: int) -> OnnxManifest:
         opset=20,
         gathered=True,
         frames=(TensorRecord(name="x", shape=(1, 3, 8, 8), dtype="float32"),),
-        outputs=(TensorRecord(name="output", shape=(), dtype="float32"),),
+        outputs=(OutputRecord(name="output", shape=(), dtype="float32"),),
         active=None,
         states=tuple(
             StateRecord(
