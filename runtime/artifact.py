@@ -45,6 +45,7 @@ class PartRecord(BaseModel):
     arrays_in: tuple[tuple[str, int | str], ...]
     arrays_out: tuple[tuple[int, ...], ...]
     island: IslandRecord | None
+    dtypes: tuple[str, ...] = ()
 
 
 class Manifest(BaseModel):
@@ -154,7 +155,11 @@ def _manifest(program: Program, hashes: dict[str, str]) -> bytes:
     for part in program.parts:
         found = part.island
         island = None if found is None else IslandRecord(name=found.name, inputs=found.inputs, outputs=found.outputs)
-        parts.append(PartRecord(call=part.call, arrays_in=part.arrays_in, arrays_out=part.arrays_out, island=island))
+        parts.append(
+            PartRecord(
+                call=part.call, arrays_in=part.arrays_in, arrays_out=part.arrays_out, island=island, dtypes=part.dtypes
+            )
+        )
     return (
         Manifest(
             versions=_versions(),
@@ -180,7 +185,7 @@ def _manifest(program: Program, hashes: dict[str, str]) -> bytes:
 def _part(part: PartRecord, entries: dict[str, bytes]) -> Part:
     found = part.island
     island = None if found is None else Island(found.name, entries[_entry(found)], found.inputs, found.outputs)
-    return Part(part.call, part.arrays_in, part.arrays_out, island)
+    return Part(part.call, part.arrays_in, part.arrays_out, island, part.dtypes)
 
 
 def _entry(island: Island | IslandRecord) -> str:

@@ -4,7 +4,7 @@ What a row says about the core of its step, weights included, is filled in by `s
 What the columns mean stands in `skipfx.runtime.kernels.table`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from skipfx.expr import leaves
 from skipfx.plan import (
     Compute,
+    Dense,
     Emit,
     Floats,
     Gate,
     GateStep,
+    Give,
     Ingest,
     Keep,
     Open,
@@ -28,8 +30,9 @@ from skipfx.plan import (
     Weigh,
 )
 from skipfx.runtime.cores import Cores
+from skipfx.runtime.dense_rows import fill_dense, fill_give
 from skipfx.runtime.gate_rows import fill
-from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell
+from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell, arrays, floats
 from skipfx.runtime.kernels.table import (
     HEAVY,
     LANES,
@@ -60,6 +63,7 @@ class Assembler:
         self.rows: list[Row] = []
         self.layers: list[LayerCell] = []
         self.epilogues: list[EpilogueSpec] = []
+        self.dense: list[Hashable] = []
 
     def assemble(self) -> Image:
         """The whole plan."""
@@ -80,7 +84,7 @@ class Assembler:
             layers=tuple(self.layers),
             cores=tuple(self.cores.specs),
             epilogues=tuple(self.epilogues),
-            islands=sum(segment.island is not None for segment in self.plan.segments),
+            dense=tuple(self.dense),
         )
 
     def _segment(self, index: int, segment: Segment) -> Call:
@@ -88,7 +92,7 @@ class Assembler:
         if index == 0:
             self._clear()
         in_at = self._offsets([self._ingest_size(segment, i) for i in range(len(segment.arrays_in))])
-        out_at = self._offsets([int(np.prod(shape)) for shape in segment.arrays_out])
+        out_at = self._offsets([floats(shape, dtype) for shape, dtype in arrays(segment)])
         self._ingest([step for step in segment.steps if isinstance(step, Ingest)], in_at)
         computed = len(self.rows)
         for step in segment.steps:
@@ -96,9 +100,17 @@ class Assembler:
                 self._compute(step)
             elif isinstance(step, GateStep):
                 self._gate(step)
+            elif isinstance(step, Dense):
+                if step.kernel not in self.dense:
+                    self.dense.append(step.kernel)
+                fill_dense(step, self._row(Op.DENSE), self.memory, self.dense.index(step.kernel))
         given = len(self.rows)
         emits = [step for step in segment.steps if isinstance(step, Emit)]
         last = tuple(step.array for step in emits if self._is_channels_last(step, segment))
+        for step in segment.steps:
+            if isinstance(step, Give):
+                array = step.array
+                fill_give(step, self._row(Op.GIVE), self.memory, segment.arrays_out[array], out_at[array])
         changed = [cell for step in emits for cell in self._emit(step, out_at, step.array in last)]
         runs = (computed - first, given - computed, len(self.rows) - given)
         return Call(first * int(K.NUMBERS), *runs, in_at[-1], out_at[-1], tuple(changed), last)

@@ -31,13 +31,15 @@ class Part:
 
     Attributes:
         arrays_in: ("frame", i) or ("value", name).
-        arrays_out: shapes of what the call emits.
+        arrays_out: shapes of what the call gives out.
+        dtypes: of these arrays, as NumPy names them; none: all are float32.
     """
 
     call: Call
     arrays_in: tuple[tuple[str, int | str], ...]
     arrays_out: tuple[tuple[int, ...], ...]
     island: Island | None
+    dtypes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """What assembling makes of a plan: sizes, packed constants, calls; and where positions of a buffer lie."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.plan import Buffer
+from skipfx.plan import Buffer, Segment
 from skipfx.runtime.kernels.table import LANES, CoreSpec
+
+if TYPE_CHECKING:
+    from skipfx.runtime.engine import Part
 
 EpilogueSpec = tuple[Any, bool, tuple[bool, ...], tuple[bool, ...]]  # arguments of `kernels.epilogue.value_of`
 
@@ -72,8 +76,8 @@ class Image:
         per_task: elements of a and s that each task needs on top, at their ends.
         held_bytes: bytes of the values that are held, without borders and bookkeeping.
         w, c: the shared constants.
-        cores, epilogues: what the compiled module must hold.
-        islands: how many dense parts run between the calls or behind the last.
+        cores, epilogues: what the compiled module must hold,
+        dense: and its kernels of dense islands, on a GPU.
     """
 
     sizes: tuple[int, int, int, int, int]
@@ -85,7 +89,19 @@ class Image:
     layers: tuple[LayerCell, ...]
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
-    islands: int
+    dense: tuple[Any, ...]
+
+
+def arrays(part: "Segment | Part") -> list[tuple[tuple[int, ...], str]]:
+    """Shape and type of what a segment or part of a program gives out."""
+    dtypes = part.dtypes or ("float32",) * len(part.arrays_out)
+    return list(zip(part.arrays_out, dtypes, strict=True))
+
+
+def floats(shape: tuple[int, ...], dtype: str) -> int:
+    """Floats that an array takes in memory; a whole number of elements of 8 bytes where they are no floats."""
+    size = math.prod(shape)
+    return size if dtype == "float32" else -(-size * np.dtype(dtype).itemsize // 8) * 2
 
 
 def pixel(buffer: Buffer) -> int:

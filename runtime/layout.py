@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipfx.errors import CompileError
-from skipfx.plan import Plan, Source, View
+from skipfx.plan import Plan, Room, Source, View
 from skipfx.runtime.image import origin, pitch, pixel, positions
 from skipfx.runtime.kernels.table import LANES, SHIFT, TASKS, Cell, SourceColumn
 
@@ -53,7 +53,9 @@ class Layout:
         self.n_size = int(Cell.FIRST_COUNT)
         self.line = 0
         self.scratch = self.spots = 0
+        self.constants: dict[int, int] = {}
         self.buffer_at = [self.floats(positions(buffer) * pixel(buffer)) for buffer in plan.buffers]
+        self.room_at = [self.floats(size) for size in plan.rooms]
         self.map_at = [self.bytes(positions(plan.buffers[index])) for index in plan.maps]
         self.flags_at = [self.bytes(plan.buffers[index].height) for index in plan.maps]
         self.count_at = [self.cells() for _ in plan.maps]
@@ -100,6 +102,22 @@ class Layout:
         first = origin(buffer) - top * pitch(buffer) - left
         start = self.buffer_at[view.buffer] + first * pixel(buffer) + view.channel
         return start, pitch(buffer) * pixel(buffer), pixel(buffer)
+
+    def element(self, tensor: View | Room | NDArray[Any]) -> int:
+        """Where a tensor of a dense island starts, in elements of its type: a constant in w, others in a."""
+        if isinstance(tensor, View):
+            return self.place(tensor)[0]
+        if isinstance(tensor, Room):
+            return self.room_at[tensor.index] * 4 // np.dtype(tensor.dtype).itemsize
+        return self._constant(tensor) * 4 // tensor.itemsize
+
+    def _constant(self, values: NDArray[Any]) -> int:
+        """Room in w for elements of any type, bit by bit; the same array has it once."""
+        if id(values) not in self.constants:
+            data = values.tobytes()
+            bits = np.frombuffer(data + bytes(-len(data) % 4), np.float32)
+            self.constants[id(values)] = self.w.add(bits, 2)
+        return self.constants[id(values)]
 
     def spare(self, view: View) -> int:
         """Floats behind the channels of a position that belong to nobody."""

@@ -10,10 +10,11 @@ from torch.utils._pytree import TreeSpec
 
 from skipfx.errors import OptionError
 from skipfx.passes.lower import lower
-from skipfx.plan import Named
+from skipfx.plan import Named, Plan
 from skipfx.runtime.assemble import assemble
-from skipfx.runtime.backends import backend, named
+from skipfx.runtime.backends import Backend, backend, named
 from skipfx.runtime.engine import Engine, Part, Program
+from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.table import PRECISIONS, Precision
 from skipfx.runtime.sizes import Engines, Size
 from skipfx.runtime.structure import Structure
@@ -83,7 +84,8 @@ def compile_engine(
         tick: called with the name of each of `STAGES` before it begins, for every size.
 
     Raises:
-        CompileError: the target is unknown or lacks the precision, or the graph has a gate that it does not run.
+        CompileError: the target is unknown or lacks the precision, or the graph has a gate that it does not run, or a
+            dense island an operator that a GPU does not.
         OptionError: an option is outside its range, or `sizes` is for a model of several frames.
         ArtifactError: `tuned` cannot be read, or is no table of schedules.
         CaptureError: a size is built into the model; the message says what to do.
@@ -95,22 +97,47 @@ def compile_engine(
         return Engines([compile_engine(one, target, **options) for one in several])
     if not 0 < dense_above <= 1:
         raise OptionError(f"dense_above is a share of the frame, in (0, 1]; got {dense_above}")
-    if precision not in PRECISIONS:
-        raise OptionError(f"precision is one of {', '.join(PRECISIONS)}; got {precision!r}")
     name = named(target)
     kind = backend(name, None if tuned is None else Path(tuned))
+    plan, image = assembled(skip, kind, name, precision, dense_above, tick)
+    tick("compiling kernels")
+    return Engine(program_of(skip, plan, image, *kind.compile(name, image), precision), threads)
+
+
+def assembled(
+    skip: "SkipModel",
+    kind: Backend,
+    name: str,
+    precision: Precision = "fp32",
+    dense_above: float = 0.6,
+    tick: Tick = lambda stage: None,
+) -> tuple[Plan, Image]:
+    """The plan of a model for a target, and what assembling makes of it.
+
+    Args:
+        skip: from `skipfx.transform`.
+        kind: of the target.
+        name: of the target.
+        precision: as for `compile_engine`, as are the others.
+        dense_above: see there.
+        tick: see there.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision is one of {', '.join(PRECISIONS)}; got {precision!r}")
     tiles = kind.tiles(name, precision)
     tick("lowering")
-    plan = lower(skip.graph_module)
+    plan = kind.prepare(lower(skip.graph_module))
     tick("packing weights")
-    image = assemble(plan, 1.0 if skip.options.hold is None else dense_above, tiles)
-    tick("compiling kernels")
-    code, level = kind.compile(name, image)
+    return plan, assemble(plan, 1.0 if skip.options.hold is None else dense_above, tiles)
+
+
+def program_of(skip: "SkipModel", plan: Plan, image: Image, code: bytes, level: str, precision: Precision) -> Program:
+    """What an engine runs, with the code that was compiled for an assembled plan."""
     parts = tuple(
-        Part(call, segment.arrays_in, segment.arrays_out, segment.island)
+        Part(call, segment.arrays_in, segment.arrays_out, segment.island, segment.dtypes)
         for call, segment in zip(image.calls, plan.segments, strict=True)
     )
-    program = Program(
+    return Program(
         code=code,
         level=level,
         precision=precision,
@@ -131,7 +158,6 @@ def compile_engine(
             "steps": [step.name for segment in plan.segments for step in segment.steps if isinstance(step, Named)],
         },
     )
-    return Engine(program, threads)
 
 
 def structure(spec: TreeSpec, constants: Mapping[int, Any], first: int = 0) -> Structure:

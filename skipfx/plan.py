@@ -4,8 +4,9 @@ A plan lists the buffers of a stream and the steps of a frame. The runtime lays 
 weights and turns every step into a row that a compiled kernel reads (`skipfx.runtime.assemble`).
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,9 +265,46 @@ class Emit:
     view: View
 
 
+@dataclass(frozen=True)
+class Room:
+    """Memory of a stream for a value that is no map; its elements lie row by row.
+
+    Attributes:
+        index: among the plan's rooms.
+        dtype: of the elements, as NumPy names it.
+    """
+
+    index: int
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A kernel of a dense island, on a GPU.
+
+    Attributes:
+        kernel: what the target makes code of.
+        tensors: what it writes, then what it reads; constants stand as their elements.
+        maps: the change maps of all that its island reads: where one of them has a change, it runs.
+    """
+
+    kernel: Hashable
+    tensors: tuple[View | Room | NDArray[Any], ...]
+    maps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Give:
+    """Brings an array of the segment up to date with a room, where one of some change maps has a change."""
+
+    array: int
+    room: Room
+    maps: tuple[int, ...]
+
+
 GateStep = Weigh | Score | Open | Follow
 Named = Compute | GateStep
-Step = Ingest | Named | Emit
+Step = Ingest | Named | Emit | Dense | Give
 
 
 @dataclass(frozen=True)
@@ -293,13 +331,15 @@ class Segment:
 
     Attributes:
         arrays_in: the arrays taken in: ("frame", i) or ("value", name).
-        arrays_out: shapes of the arrays it emits.
+        arrays_out: shapes of the arrays it emits or gives.
+        dtypes: of these arrays, as NumPy names them.
     """
 
     steps: tuple[Step, ...]
     arrays_in: tuple[tuple[str, int | str], ...]
     arrays_out: tuple[tuple[int, ...], ...]
     island: Island | None = None
+    dtypes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -310,6 +350,7 @@ class Plan:
         frames: shapes [1, C, H, W] of the frames.
         maps: buffer of each change map.
         outputs: where each output of the model comes from: (segment, array) or the name of an island's value.
+        rooms: floats of each.
     """
 
     frames: tuple[tuple[int, ...], ...]
@@ -317,3 +358,4 @@ class Plan:
     maps: tuple[int, ...]
     segments: tuple[Segment, ...]
     outputs: tuple[tuple[int, int] | str, ...] = field(default=())
+    rooms: tuple[int, ...] = ()

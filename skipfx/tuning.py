@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from skipfx.build import compile_engine
+from skipfx.build import assembled, program_of
 from skipfx.errors import CompileError, DeviceError, FrameError
 from skipfx.files import refuse_existing, write_whole
 from skipfx.model import SkipModel
-from skipfx.passes.lower import lower
-from skipfx.runtime.assemble import assemble
-from skipfx.runtime.backends import cuda
+from skipfx.runtime.backends import backend, cuda
+from skipfx.runtime.engine import Engine
 from skipfx.runtime.gpu.batch import Batch
 from skipfx.runtime.gpu.driver import Driver, open_driver
 from skipfx.runtime.gpu.launches import kernel_name, launches
@@ -72,8 +71,10 @@ def tune(
     if len(pictures) < 2:
         raise FrameError(f"tuning needs two frames or more: a refresh, and a change to follow; got {len(pictures)}")
     architecture = newest(open_driver())
-    engine = compile_engine(skip, f"cuda:{architecture}", precision=precision)
-    image = assemble(lower(skip.graph_module), tiles=cuda.tiles_cuda("cuda", precision))
+    target = f"cuda:{architecture}"
+    kind = backend(target)
+    plan, image = assembled(skip, kind, target, precision)
+    engine = Engine(program_of(skip, plan, image, *kind.compile(target, image), precision))
     batch = Batch(engine.program, engine.device, 1)
     frames = [_on_device(item, batch) for item in pictures]
     times = _measured(batch, frames, _works(batch, image, precision, architecture))

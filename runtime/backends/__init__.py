@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from skipfx.errors import CompileError, OptionError
+from skipfx.plan import Plan
 from skipfx.runtime.backends.levels import target_levels
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.table import Precision, Tile
@@ -18,10 +19,12 @@ class Backend(NamedTuple):
     """A kind of target.
 
     Attributes:
+        prepare: what becomes of a plan first.
         tiles: (target, precision) -> the register tiles that suit it.
         compile: (target, image) -> code and the level it needs.
     """
 
+    prepare: Callable[[Plan], Plan]
     tiles: Callable[[str, Precision], tuple[Tile, ...]]
     compile: Callable[[str, Image], tuple[bytes, str]]
 
@@ -62,12 +65,13 @@ def backend(target: str, tuned: Path | None = None) -> Backend:
             raise OptionError(f"tuned: {tuned} has schedules for GPUs; compile for one, as with target='cuda'")
         from skipfx.runtime.backends.cpu import compile_cpu, tiles_cpu
 
-        return Backend(tiles_cpu, compile_cpu)
+        return Backend(lambda plan: plan, tiles_cpu, compile_cpu)
     if kind == "cuda":
         from skipfx.runtime.backends.cuda import compile_cuda, tiles_cuda
+        from skipfx.runtime.dense.flatten import flatten
         from skipfx.runtime.kernels.cuda.tuned import read_table
 
-        return Backend(tiles_cuda, partial(compile_cuda, table=None if tuned is None else read_table(tuned)))
+        return Backend(flatten, tiles_cuda, partial(compile_cuda, table=None if tuned is None else read_table(tuned)))
     raise CompileError(
         f"target {target!r} is unknown; expected cpu or cpu:NAME, with NAME such as x86-64-v3 or znver4, or cuda or "
         "cuda:ARCHITECTURE, with ARCHITECTURE such as sm_80"

@@ -66,15 +66,9 @@ def compile_cuda(target: str, image: Image, table: Table | None = None) -> tuple
         table: of the convolutions' schedules; None: the one that ships.
 
     Raises:
-        CompileError: an architecture is unknown or lacks the precision, the network holds what a GPU does not run, or
-            nvcc is missing.
+        CompileError: an architecture is unknown or lacks the precision, or nvcc is missing.
     """
     names = architectures(target, image)
-    if image.islands:
-        raise CompileError(
-            "the network has dense islands (`skipfx inspect` says which and why), and a GPU does not run them yet: "
-            "compile it for the CPU"
-        )
     return device_code(kernels_of(image, table), names), ",".join(names)
 
 
@@ -98,7 +92,7 @@ def architectures(target: str, image: Image) -> tuple[str, ...]:
 
 def kernels_of(image: Image, table: Table | None = None) -> Kernels:
     """The kernels that a network needs."""
-    return Kernels(steps(image), pairs(image), image.cores, image.epilogues, table or shipped())
+    return Kernels(steps(image), pairs(image), image.cores, image.epilogues, image.dense, table or shipped())
 
 
 def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:

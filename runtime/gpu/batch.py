@@ -11,6 +11,7 @@ from skipfx.errors import FrameError
 from skipfx.runtime.gpu.device import Device
 from skipfx.runtime.gpu.launches import Launch, launches
 from skipfx.runtime.gpu.memory import DeviceArray
+from skipfx.runtime.image import arrays, floats
 from skipfx.runtime.kernels.table import TASKS, Cell
 from skipfx.runtime.outputs import OutputSlots
 
@@ -157,11 +158,8 @@ class Batch:
     def outputs(self, array: DeviceArray, stream: int | None = None) -> list[DeviceArray]:
         """The outputs of a stream in an array that `step` gave, or of all, side by side."""
         program, start, leaves = self.program, 0, []
-        for shape in program.parts[-1].arrays_out:
-            size = int(np.prod(shape))
-            if stream is None:
-                leaves.append(array.part(start, (self.count, *shape[int(shape[:1] == (1,)) :])))
-            else:
-                leaves.append(array.part(start + stream * size, shape))
-            start += self.count * size
+        for shape, dtype in arrays(program.parts[-1]):
+            every = array.part(start, (self.count, *shape[int(shape[:1] == (1,)) :]), dtype)
+            leaves.append(every if stream is None else every.part(stream * int(np.prod(shape)), shape))
+            start += self.count * floats(shape, dtype)
         return [leaves[key[1]] for key in program.outputs if not isinstance(key, str)]

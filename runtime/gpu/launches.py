@@ -27,6 +27,7 @@ NAMES = {
     Op.OPEN: ("open_blocks",),
     Op.FOLLOW: ("follow",),
     Op.EMIT: ("emit",),
+    Op.GIVE: ("give", "settle"),
 }
 
 
@@ -56,6 +57,8 @@ def names(c: NDArray[np.int64], row: int) -> tuple[str, ...]:
     op = Op(int(c[row + K.OP]))
     if op is Op.COMPUTE:
         return (kernel_name(*pair(c, row)),)
+    if op is Op.DENSE:
+        return (dense_name(int(c[row + K.CORE])),)
     if op is Op.LIST and c[row + K.NUMBERS + K.OP] == Op.KEEP:
         return ()
     return NAMES[op]
@@ -63,7 +66,7 @@ def names(c: NDArray[np.int64], row: int) -> tuple[str, ...]:
 
 def steps(image: Image) -> tuple[str, ...]:
     """The kernels without a core that a plan launches, in alphabetical order."""
-    found = [row for call in image.calls for row in rows(call) if image.c[row + K.OP] != Op.COMPUTE]
+    found = [row for call in image.calls for row in rows(call) if Op(int(image.c[row + K.OP])) in NAMES]
     return tuple(sorted({name for row in found for name in names(image.c, row)}))
 
 
@@ -86,3 +89,8 @@ def pair(c: NDArray[np.int64], row: int) -> tuple[int, int]:
 def kernel_name(core: int, epilogue: int) -> str:
     """The kernel for a core and an epilogue."""
     return f"compute_{core}_{epilogue}" if core >= 0 else f"compute_{epilogue}"
+
+
+def dense_name(number: int) -> str:
+    """A kernel of a dense island."""
+    return f"dense_{number}"

@@ -12,7 +12,7 @@ from skipfx.runtime.gpu.driver import Driver
 
 Array = NDArray[Any]
 NAME = b"dltensor"
-FLOAT = 2  # DLPack's number for floating point
+KINDS = {"i": 0, "u": 1, "f": 2, "b": 6}  # DLPack's numbers for NumPy's kinds of types
 
 
 class DeviceArray:
@@ -39,7 +39,7 @@ class DeviceArray:
             self.address = driver.allocate(max(1, self.size) * self.itemsize)
             weakref.finalize(self, driver.free, self.address).atexit = False
         else:
-            self.address = base[0].address + base[1] * self.itemsize
+            self.address = base[0].address + base[1] * base[0].itemsize
 
     @classmethod
     def copied(cls, driver: Driver, values: Array) -> "DeviceArray":
@@ -69,9 +69,9 @@ class DeviceArray:
         self.driver.enter()
         self.driver.copy(self.address + start * self.itemsize, address, count * self.itemsize, queue)
 
-    def part(self, start: int, shape: tuple[int, ...]) -> "DeviceArray":
-        """Some elements, from `start` on, as an array that keeps this one alive."""
-        return DeviceArray(self.driver, shape, self.dtype, (self, start))
+    def part(self, start: int, shape: tuple[int, ...], dtype: Any = None) -> "DeviceArray":
+        """Some elements, from `start` on, as an array that keeps this one alive; `dtype` takes them for others."""
+        return DeviceArray(self.driver, shape, self.dtype if dtype is None else dtype, (self, start))
 
     def __getitem__(self, key: int | slice) -> Any:
         start, stop = self._range(key)
@@ -131,7 +131,7 @@ class _Exported:
             array.address,
             (ctypes.c_int32 * 2)(array.driver.kind, array.driver.index),
             len(array.shape),
-            (ctypes.c_uint8 * 2)(FLOAT, 8 * array.dtype.itemsize),
+            (ctypes.c_uint8 * 2)(KINDS[array.dtype.kind], 8 * array.dtype.itemsize),
             1,
             self.shape,
             None,

@@ -69,6 +69,9 @@ class Op(IntEnum):
     WEIGH = 10
     SCORE = 11
     FOLLOW = 12
+    # on a GPU
+    DENSE = 13
+    GIVE = 14
 
 
 class Core(IntEnum):

@@ -1,15 +1,19 @@
 """The kernels that a network needs on a GPU, and the launches that each row of its table stands for."""
 
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from tvm import IRModule
 from tvm.ir import GlobalVar
 from tvm.script import tirx as T
+from tvm.tirx import PrimFunc
 
-from skipfx.runtime.gpu.launches import Pairs, kernel_name
+from skipfx.runtime.dense.kernel import Kernel
+from skipfx.runtime.gpu.launches import Pairs, dense_name, kernel_name
 from skipfx.runtime.image import EpilogueSpec
 from skipfx.runtime.kernels.cuda.active import active, keep
 from skipfx.runtime.kernels.cuda.conv import conv, depthwise
+from skipfx.runtime.kernels.cuda.dense import dense, give, settle
 from skipfx.runtime.kernels.cuda.emit import emit
 from skipfx.runtime.kernels.cuda.epilogue import epilogue
 from skipfx.runtime.kernels.cuda.frames import begin, clear, commit, compare, decide, dilate
@@ -21,7 +25,7 @@ from skipfx.runtime.kernels.cuda.schedule import Schedule
 from skipfx.runtime.kernels.cuda.streams import common, listed
 from skipfx.runtime.kernels.cuda.thread import Body, device, share
 from skipfx.runtime.kernels.cuda.tuned import Table
-from skipfx.runtime.kernels.epilogue import Value, value_of
+from skipfx.runtime.kernels.epilogue import value_of
 from skipfx.runtime.kernels.table import POSITIONS, Cell, Column, Core, CoreSpec
 
 K = Column
@@ -36,6 +40,8 @@ STEPS: Final[dict[str, Body]] = {
     "keep": keep,
     "open_blocks": open_blocks,
     "emit": emit,
+    "give": give,
+    "settle": settle,
 }
 TILED: Final[dict[str, Body]] = {"weigh": weigh, "score": score, "follow": follow}
 CORES: Final[dict[Core, Body]] = {
@@ -54,6 +60,7 @@ class Kernels(NamedTuple):
         steps: names of kernels without a core, in alphabetical order.
         pairs: numbers of a core and of the epilogue behind it (`skipfx.runtime.gpu.launches`).
         cores, epilogues: what the numbers stand for (`skipfx.runtime.image.Image`).
+        dense: those of dense islands, by number.
         table: of the convolutions' schedules.
     """
 
@@ -61,19 +68,19 @@ class Kernels(NamedTuple):
     pairs: Pairs
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
+    dense: tuple[Kernel, ...]
     table: Table
 
 
 def cuda_module(found: Kernels, architecture: str) -> IRModule:
     """The kernels of a network for an architecture, "sm_80", and for all that have the same `schedules`."""
-    steps = STEPS | {name: _tiled(None, body) for name, body in TILED.items()}
-    kernels = {name: compare if name == "compare" else _unless_bad(steps[name]) for name in found.steps}
+    kernels = {name: _step(name) for name in found.steps}
     for core, number in found.pairs:
         spec = None if core < 0 else found.cores[core]
-        kernels[kernel_name(core, number)] = _unless_bad(
-            _compute(spec, value_of(*found.epilogues[number]), found.table, architecture)
-        )
-    return IRModule({GlobalVar(name): device(name, body) for name, body in kernels.items()})
+        cut = _schedule(spec, found.table, architecture)
+        kernels[kernel_name(core, number)] = _compute(None if spec is None else spec[0], cut, found.epilogues[number])
+    kernels |= {dense_name(number): _dense(kernel) for number, kernel in enumerate(found.dense)}
+    return IRModule({GlobalVar(name): kernel.with_attr("global_symbol", name) for name, kernel in kernels.items()})
 
 
 def schedules(found: Kernels, architecture: str) -> tuple[Schedule, ...]:
@@ -83,13 +90,32 @@ def schedules(found: Kernels, architecture: str) -> tuple[Schedule, ...]:
     )
 
 
-def _compute(spec: CoreSpec | None, value: Value, table: Table, architecture: str) -> Body:
+def _schedule(spec: CoreSpec | None, table: Table, architecture: str) -> Schedule | None:
     core, tile = spec or (None, None)
-    if core is None or core is not Core.CONV:
-        return _tiled(None if core is None else CORES[core], epilogue(value, POSITIONS))
-    assert tile is not None
-    cut = table.schedule(tile, architecture)
-    return _tiled(conv(cut), epilogue(value, cut.positions), full=cut.positions)
+    return table.schedule(tile, architecture) if core is Core.CONV and tile is not None else None
+
+
+@cache
+def _step(name: str) -> PrimFunc:
+    """A kernel without a core. That of one network serves the next one in the same process, as those below do."""
+    if name == "compare":
+        return device(name, compare)
+    body = STEPS[name] if name in STEPS else _tiled(None, TILED[name])
+    return device(name, _unless_bad(body), ("float32", "uint8") if name == "give" else ())
+
+
+@cache
+def _compute(core: Core | None, cut: Schedule | None, end: EpilogueSpec) -> PrimFunc:
+    """A kernel with a core, of a convolution by its schedule, and the epilogue behind it."""
+    value = value_of(*end)
+    if cut is not None:
+        return device("compute", _unless_bad(_tiled(conv(cut), epilogue(value, cut.positions), full=cut.positions)))
+    return device("compute", _unless_bad(_tiled(None if core is None else CORES[core], epilogue(value, POSITIONS))))
+
+
+@cache
+def _dense(kernel: Kernel) -> PrimFunc:
+    return device("dense", _unless_bad(dense(kernel)), kernel.dtypes)
 
 
 def _unless_bad(body: Body) -> Body:

@@ -5,6 +5,7 @@ numbers in `n` lie side by side, number by number. Active lists are shared: a pa
 it is, so that a tile is filled up with positions of any streams, and one without a change costs nothing.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tvm.script import tirx as T
@@ -16,12 +17,21 @@ from skipfx.runtime.kernels.table import MASK, SHIFT, Cell, Column
 K = Column
 
 
+class Typed(NamedTuple):
+    """Memory as elements of another type."""
+
+    a: Buffer
+    w: Buffer
+    o: Buffer
+
+
 class DeviceMemory(NamedTuple):
     """The buffers of `skipfx.runtime.kernels.table` without `s`, the arrays of the call, and how streams lie in them.
 
     Attributes:
         streams: how many there are.
         floats, bytes, numbers: of one stream, in a, m and n.
+        views: of the types that a kernel asked for.
     """
 
     a: Buffer
@@ -36,6 +46,7 @@ class DeviceMemory(NamedTuple):
     floats: Any
     bytes: Any
     numbers: Any
+    views: Mapping[str, Typed]
 
 
 def stream_of(position: Any) -> Any:

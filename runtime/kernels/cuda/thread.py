@@ -18,19 +18,20 @@ from tvm.ir import PointerType, PrimType
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
-from skipfx.runtime.kernels.cuda.streams import DeviceMemory
+from skipfx.runtime.kernels.cuda.streams import DeviceMemory, Typed
 from skipfx.runtime.kernels.memory import ENDLESS, declare
 from skipfx.runtime.kernels.table import BLOCKS, LANES, THREADS, Cell
 
 Body = Callable[..., None]
 
 
-def device(name: str, body: Body) -> PrimFunc:
+def device(name: str, body: Body, types: tuple[str, ...] = ()) -> PrimFunc:
     """A kernel of THREADS threads in any number of blocks.
 
     Args:
         name: under which it is launched.
         body: (memory, block, blocks, thread, row); all but the memory as int64.
+        types: as which the body sees memory too.
     """
 
     # fmt: off
@@ -55,9 +56,10 @@ def device(name: str, body: Body) -> PrimFunc:
         op: T.let[T.handle("float32")] = T.reinterpret(PointerType(PrimType("float32")), n[int(Cell.GIVEN) * streams])
         f = T.decl_buffer((ENDLESS,), "float32", data=fp)
         o = T.decl_buffer((ENDLESS,), "float32", data=op)
+        views = T.meta_var({dtype: Typed(*(declare(data, dtype) for data in (ap, wp, op))) for dtype in types})
         for block in T.thread_binding(blocks, "blockIdx.x"):
             for thread in T.thread_binding(THREADS, "threadIdx.x"):
-                mem = T.meta_var(DeviceMemory(a, m, q, n, w, c, f, o, streams, floats, bytes, numbers))
+                mem = T.meta_var(DeviceMemory(a, m, q, n, w, c, f, o, streams, floats, bytes, numbers, views))
                 body(mem, block, blocks, T.Cast("int64", thread), row)
     # fmt: on
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+import tvm_ffi
 from numpy.typing import NDArray
 
 from skipfx.errors import DeviceError
@@ -49,8 +50,7 @@ class LoopDriver:
         pass
 
     def load(self, code: bytes) -> Callable[[str], Any]:
-        executable = _compiled(code, self.order)
-        return lambda name: (name, executable[name])
+        return lambda name: (name, _compiled(_modules[code], name, self.order))
 
     def allocate(self, size: int) -> int:
         if size + sum(given for _, _, given in self.memory.values()) > self.room:
@@ -122,6 +122,7 @@ def _intact(block: NDArray[np.uint8], start: int, size: int) -> bool:
 
 
 _modules: dict[bytes, Any] = {}
+_functions: dict[tuple[Any, str], Any] = {}
 
 
 @cache
@@ -132,10 +133,16 @@ def _kept(kernels: Kernels, names: tuple[str, ...]) -> bytes:
     return code
 
 
-@cache
-def _compiled(code: bytes, order: str) -> Any:
-    target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
-    return tvm.compile(looped(_modules[code], ORDERS[order], late=order != "forwards"), target=target)
+def _compiled(module: tvm.IRModule, name: str, order: str) -> Any:
+    """A kernel of a module; one that another module holds too is compiled once."""
+    kernel = module[name].with_attr("global_symbol", "kernel")
+    key = (tvm_ffi.StructuralKey(kernel), order)
+    if key not in _functions:
+        alone = tvm.IRModule({tvm.ir.GlobalVar("kernel"): kernel})
+        target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
+        built = tvm.compile(looped(alone, ORDERS[order], late=order != "forwards"), target=target)
+        _functions[key] = built["kernel"]
+    return _functions[key]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from skipfx.build import compile_engine
@@ -14,16 +15,19 @@ from skipfx.passes.lower import lower
 from skipfx.runtime import load
 from skipfx.runtime.assemble import assemble
 from skipfx.runtime.backends import cuda as backend
+from skipfx.runtime.dense.flatten import flatten
 from skipfx.runtime.gpu import driver
 from skipfx.runtime.gpu.launches import NAMES, kernel_name, pairs
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import CORES, STEPS, TILED, Kernels, cuda_module
 from skipfx.runtime.kernels.table import BLOCKS, THREADS, Core, Op
 from skipfx.transformation import transform
-from tests.networks import Frames, Squeeze, TwoFrames, moving_clip, seeded
-from tests.runtime.check import changing
+from tests.networks import seeded
+from tests.runtime.check import EXACT, changing
 from tests.runtime.cuda.driver import LoopDriver, loops
 from tests.runtime.cuda.network import Geometry, network
+from tests.runtime.cuda.test_dense import OPERATORS
+from tests.runtime.test_islands import CLIP
 
 REGISTERS = 65536  # of a multiprocessor, on all architectures
 SHARED = 48 * 1024  # bytes that a block may have without asking for more
@@ -78,7 +82,7 @@ def every_kernel(image: Image) -> Kernels:
 
 def test_every_kind_of_row_has_a_kernel() -> None:
     assert {*CORES, Core.CONV, Core.NONE} == set(Core)
-    assert {*NAMES, Op.COMPUTE} == set(Op)
+    assert {*NAMES, Op.COMPUTE, Op.DENSE} == set(Op)
     assert {"compare", *STEPS, *TILED} == {*sum(NAMES.values(), ())}
 
 
@@ -93,6 +97,26 @@ def test_every_kernel_compiles_and_fits(image: Image, nvcc: None) -> None:
         assert need.spilled == 0, need
         assert need.shared <= SHARED, need
         assert 0 < need.registers * THREADS * BLOCKS <= REGISTERS, need  # all blocks of a launch side by side
+
+
+def test_kernels_of_islands_compile_and_fit(nvcc: None) -> None:
+    """Of the operators of the tests, and a linear layer of many weights, which the threads of a block share."""
+    nets = (
+        (OPERATORS, CLIP[0]),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Linear(2048, 1000)), (torch.zeros(1, 2, 32, 32),)),
+    )
+    for net, frames in nets:
+        plan = flatten(lower(transform(net, frames, gate=EXACT).graph_module))
+        kernels = backend.kernels_of(assemble(plan, tiles=backend.tiles_cuda("cuda", "fp32")))
+        kernels = kernels._replace(steps=(), pairs=())
+        _, needs = backend.assemble_source(backend.source(cuda_module(kernels, "sm_80")), ("sm_80", "sm_90"))
+        assert len(needs) == 2 * len(kernels.dense) > 0
+        for need in needs:
+            assert need.spilled == 0 and need.shared <= THREADS * 8, need
+            assert 0 < need.registers * THREADS * BLOCKS <= REGISTERS, need
+    (linear,) = (kernel for kernel in kernels.dense if kernel.nest.reduced)
+    assert linear.parts == THREADS and linear.nest.out.size == 1000
+    assert [place.strides for place in linear.places.values() if place.constant] == [(1, 2048)]
 
 
 def test_blocks_and_threads_are_those_of_the_launch(image: Image) -> None:
@@ -147,16 +171,6 @@ def test_a_stored_engine_runs_as_the_one_it_was_made_of(tmp_path: Path) -> None:
 def test_an_unknown_architecture_is_refused(image: Image, target: str) -> None:
     with pytest.raises(CompileError, match=r"unknown; expected some of sm_75, sm_80"):
         backend.compile_cuda(target, image)
-
-
-@pytest.mark.parametrize(
-    ("net", "frames"),
-    [(Squeeze(), moving_clip(3, 13, 18)[0]), (TwoFrames(), moving_clip(3, 8, 10)[0] + moving_clip(1, 4, 5)[0])],
-)
-def test_islands_are_refused(net: nn.Module, frames: Frames) -> None:
-    """Between two local parts, or behind the last."""
-    with pytest.raises(CompileError, match="dense islands"):
-        compile_engine(transform(seeded(net), frames), target="cuda")
 
 
 def test_a_missing_compiler_is_named(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def of_classes(skip: SkipModel, precision: Any, classes: list[str] = CLASSES) ->
     """A convolution of each class of shapes, with the first end of a network."""
     image = assemble(lower(skip.graph_module), tiles=backend.tiles_cuda("cuda", precision))
     cores = tuple((Core.CONV, Tile(POSITIONS, 1, precision, shape)) for shape in classes)
-    return Kernels((), tuple((number, 0) for number in range(len(cores))), cores, image.epilogues, shipped())
+    return Kernels((), tuple((number, 0) for number in range(len(cores))), cores, image.epilogues, (), shipped())
 
 
 @pytest.mark.parametrize(("precision", "architecture"), PRODUCTS)
