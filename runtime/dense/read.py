@@ -52,7 +52,8 @@ def read(name: str, model: bytes) -> Island:
         )(imported)
     except Exception as error:
         operators = ", ".join(sorted({node.op_type for node in onnx.load_from_string(model).graph.node}))
-        raise refusal(name, f"one of {operators}", str(error).strip().splitlines()[-1]) from error
+        why = str(error).strip() or type(error).__name__
+        raise refusal(name, f"one of {operators}", why.splitlines()[-1]) from error
     return _Reader(name, module).island()
 
 
