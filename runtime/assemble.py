@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from skipfx.expr import leaves
+from skipfx.expr import Expr, leaves, operators
 from skipfx.plan import (
     Compute,
     Dense,
@@ -50,6 +50,7 @@ from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pad_channels
 
 K = Column
+SIMPLE = {"add", "sub", "mul", "div", "max", "min", "abs"}  # operators that are an instruction or two
 
 
 class Assembler:
@@ -63,6 +64,7 @@ class Assembler:
         self.rows: list[Row] = []
         self.layers: list[LayerCell] = []
         self.epilogues: list[EpilogueSpec] = []
+        self.fused: list[Pair] = []
         self.dense: list[Hashable] = []
 
     def assemble(self) -> Image:
@@ -84,6 +86,7 @@ class Assembler:
             layers=tuple(self.layers),
             cores=tuple(self.cores.specs),
             epilogues=tuple(self.epilogues),
+            fused=tuple(self.fused),
             dense=tuple(self.dense),
         )
 
@@ -171,6 +174,7 @@ class Assembler:
         row[K.LIST], row[K.LIST_COUNT] = list_at, counts
         self.cores.fill(row, step)
         self._epilogue(row, step)
+        self._fuse(row, step.expr)
         self._scratch(row, 0 if step.weight is None else step.weight.size)
         if step.macs:
             self.layers.append(LayerCell(step.name, list_at, counts, step.macs, *step.size))
@@ -201,6 +205,15 @@ class Assembler:
         for index in leaves(step.expr, "channel"):
             values = np.broadcast_to(step.channels[index], step.out.channels)
             row[K.PARAMETERS + index] = self.memory.w.add(pad_channels(values), LANES)
+
+    def _fuse(self, row: Row, expr: Expr) -> None:
+        """A convolution and simple arithmetic: longer code for every position of a tile takes longer to fetch."""
+        row[K.FUSED] = -1
+        if row[K.RUN] and operators(expr) <= SIMPLE:
+            pair = int(row[K.CORE]), int(row[K.EPILOGUE])
+            if pair not in self.fused:
+                self.fused.append(pair)
+            row[K.FUSED] = self.fused.index(pair)
 
     def _operand(self, operand: View | Floats) -> tuple[tuple[int, ...], tuple[int, int, int]]:
         """Height, width and channels of an operand, and its place as `Layout.place` gives it; of a constant, in w."""

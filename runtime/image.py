@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.plan import Buffer, Segment
+from skipfx.plan import Buffer, Pair, Segment
 from skipfx.runtime.kernels.table import LANES, CoreSpec
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class Image:
         held_bytes: bytes of the values that are held, without borders and bookkeeping.
         w, c: the shared constants.
         cores, epilogues: what the compiled module must hold,
-        dense: and its kernels of dense islands, on a GPU.
+        fused: numbers of a core and of the epilogue that are one kernel too, for a refresh on a CPU,
+        dense: and the kernels of dense islands, on a GPU.
     """
 
     sizes: tuple[int, int, int, int, int]
@@ -89,6 +90,7 @@ class Image:
     layers: tuple[LayerCell, ...]
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
+    fused: tuple[Pair, ...]
     dense: tuple[Any, ...]
 
 

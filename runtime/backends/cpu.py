@@ -8,6 +8,7 @@ from pathlib import Path
 
 from skipfx.errors import CompileError
 from skipfx.files import write_whole
+from skipfx.plan import Pair
 from skipfx.runtime.backends.levels import ARM, cpu_levels, host_levels
 from skipfx.runtime.image import EpilogueSpec, Image
 from skipfx.runtime.kernels.table import CoreSpec, Precision, Tile
@@ -41,11 +42,11 @@ def compile_cpu(target: str, image: Image) -> tuple[bytes, str]:
     Raises:
         CompileError: the level is unknown.
     """
-    level, cores, epilogues = _level(target), image.cores, image.epilogues
-    cached = cache_folder() / f"{_key(level, cores, epilogues)}.o"
+    level, parts = _level(target), (image.cores, image.epilogues, image.fused)
+    cached = cache_folder() / f"{_key(level, *parts)}.o"
     if cached.is_file():
         return cached.read_bytes(), level
-    code = _compile(level, cores, epilogues)
+    code = _compile(level, *parts)
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_whole(cached, code, overwrite=True)
     return code, level
@@ -69,13 +70,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipfx"
 
 
-def _key(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> str:
+def _key(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Pair]) -> str:
     """Hash of everything that decides the code: the kernels' sources, the compiler, the target, the operators."""
     digest = hashlib.sha256()
     for path in sorted((Path(__file__).parent.parent / "kernels").glob("*.py")):
         digest.update(path.read_bytes())
     digest.update(Path(__file__).read_bytes())
-    digest.update(repr((_tvm_version(), level, list(cores), list(epilogues))).encode())
+    digest.update(repr((_tvm_version(), level, list(cores), list(epilogues), list(fused))).encode())
     return digest.hexdigest()[:32]
 
 
@@ -85,7 +86,7 @@ def _tvm_version() -> str:
     return version("apache-tvm")
 
 
-def _compile(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> bytes:
+def _compile(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Pair]) -> bytes:
     import tvm
 
     from skipfx.runtime.kernels.step import step_module
@@ -94,7 +95,7 @@ def _compile(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[Epilogue
         kind = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}
     else:
         kind = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
-    built = tvm.compile(step_module(cores, epilogues), target=tvm.target.Target(kind))
+    built = tvm.compile(step_module(cores, epilogues, fused), target=tvm.target.Target(kind))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "step.o"
         built.mod.write_to_file(str(path), "o")

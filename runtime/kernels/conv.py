@@ -10,15 +10,11 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.table import LANES, MASK, SHIFT, Column, Tile
+from skipfx.runtime.kernels.approach import ahead, asks
+from skipfx.runtime.kernels.memory import offset
+from skipfx.runtime.kernels.table import LANES, Column, Tile
 
 K = Column
-
-
-def offset(mem: Any, row: Any, position: Any) -> Any:
-    """Where the window of a packed position starts, from the first position of the padded input."""
-    y = (position >> SHIFT) * mem.c[row + K.STRIDE_H] * mem.c[row + K.IN_ROW]
-    return y + (position & MASK) * mem.c[row + K.STRIDE_W] * mem.c[row + K.IN_PIXEL]
 
 
 @T.inline
@@ -49,6 +45,10 @@ def multiply(sums: Any, p: Any, source: Any, at: Any, weights: Any, weight: Any)
         sums[p, v] = sums[p, v] + source[at + v] * weights[weight + v]
 
 
+# (memory, task, row, first and number done of the positions, panel, first channel, sums, positions of the tile)
+End = Callable[..., None]
+
+
 def registers(tile: Tile) -> list[Any]:
     """The sums of a tile: a buffer per vector, because TVM puts what is larger than a kilobyte on the heap."""
     return [T.alloc_buffer((tile.positions, LANES), "float32") for _ in range(tile.vectors)]
@@ -60,13 +60,28 @@ def each(function: Callable[..., None], sums: list[Any], p: Any, places: list[tu
         function(one, p, *(part for memory, at in places for part in (memory, at + vector * LANES)), *values)
 
 
-def conv(tile: Tile) -> Callable[..., None]:
-    """The body for a register tile."""
+@T.inline
+def to_scratch(
+    mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, at: Any, sums: Any, positions: Any
+) -> None:
+    """The end of a tile on a sparse frame: its sums, from channel `at` on, to the task's scratch."""
+    pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
+    out = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE] + at)
+    for p in T.unroll(positions):
+        each(store, sums, p, [(mem.a, out + (done + p) * pitch)])
+
+
+def channel(mem: Any, row: Any, panel: Any) -> Any:
+    """The first output channel of a panel."""
+    panels = mem.c[row + K.PANELS]
+    return panel // panels * mem.c[row + K.GROUP_OUT] + panel % panels * (mem.c[row + K.BLOCKS] * LANES)
+
+
+def conv(tile: Tile, end: End) -> Callable[..., None]:
+    """The body for a register tile; `end` is given the sums, bias included, of a panel at its positions."""
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-        """Raw sums, bias included, of a panel at `count` positions, into the task's scratch."""
-        pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
         kernel_h = T.Bind(mem.c[row + K.KERNEL_H])
         kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
         run = T.Bind(mem.c[row + K.RUN])
@@ -76,60 +91,59 @@ def conv(tile: Tile) -> Callable[..., None]:
         width = T.meta_var(tile.vectors * LANES)
         weight = T.Bind(mem.c[row + K.WEIGHT] + panel * kernel_h * kernel_w * run * width)
         bias = T.Bind(mem.c[row + K.BIAS] + panel * width)
-        out = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE] + channel(mem, row, panel))
+        at = T.Bind(channel(mem, row, panel))
         source = T.Bind(mem.c[row + K.IN] + group * mem.c[row + K.GROUP_IN])
+        asked = T.Bind(asks(mem, row))
         for number in range((count + tile.positions - 1) // tile.positions):
+            done = T.Bind(number * tile.positions)
+            if asked:
+                ahead(mem, row, first, count, done, tile.positions, at, width)
             base = T.alloc_buffer((tile.positions,), "int64")
             sums = T.meta_var(registers(tile))
             for p in T.unroll(tile.positions):
-                base[p] = source + offset(mem, row, mem.q[first + number * tile.positions + p])
+                base[p] = source + offset(mem, row, mem.q[first + done + p])
                 each(load, sums, p, [(mem.w, bias)])
             for kh in range(kernel_h):
                 for kw in range(kernel_w):
                     for k in range(run):
                         for p in T.unroll(tile.positions):
                             x = T.Bind(mem.a[base[p] + kh * step_h + kw * step_w + k])
-                            at = T.meta_var(weight + ((kh * kernel_w + kw) * run + k) * width)
-                            each(accumulate, sums, p, [(mem.w, at)], x)
-            for p in T.unroll(tile.positions):
-                each(store, sums, p, [(mem.a, out + (number * tile.positions + p) * pitch)])
+                            tap = T.meta_var(weight + ((kh * kernel_w + kw) * run + k) * width)
+                            each(accumulate, sums, p, [(mem.w, tap)], x)
+            end(mem, task, row, first, done, panel, at, sums, tile.positions)
 
     return body
 
 
-def channel(mem: Any, row: Any, panel: Any) -> Any:
-    """The first output channel of a panel."""
-    panels = mem.c[row + K.PANELS]
-    return panel // panels * mem.c[row + K.GROUP_OUT] + panel % panels * (mem.c[row + K.BLOCKS] * LANES)
-
-
-def depthwise(tile: Tile) -> Callable[..., None]:
-    """The body for a register tile: one filter per channel; weights packed [kh, kw, C]."""
+def depthwise(tile: Tile, end: End) -> Callable[..., None]:
+    """The body for a register tile; `end` is given sums as by `conv`. One filter per channel; weights [kh, kw, C]."""
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-        pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
         kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
         step_h = T.Bind(mem.c[row + K.STEP_H])
         step_w = T.Bind(mem.c[row + K.STEP_W])
         padded = T.Bind(mem.c[row + K.BLOCKS] * LANES)
-        out = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
         width = T.meta_var(tile.vectors * LANES)
+        asked = T.Bind(asks(mem, row))
         for number in range((count + tile.positions - 1) // tile.positions):
+            done = T.Bind(number * tile.positions)
+            if asked:
+                ahead(mem, row, first, count, done, tile.positions, T.int64(0), padded)
             start = T.alloc_buffer((tile.positions,), "int64")
             for p in T.unroll(tile.positions):
-                start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + number * tile.positions + p])
+                start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done + p])
             for part in range(padded // width):
+                at = T.Bind(part * width)
                 sums = T.meta_var(registers(tile))
                 for p in T.unroll(tile.positions):
-                    each(load, sums, p, [(mem.w, mem.c[row + K.BIAS] + part * width)])
+                    each(load, sums, p, [(mem.w, mem.c[row + K.BIAS] + at)])
                 for kh in range(mem.c[row + K.KERNEL_H]):
                     for kw in range(kernel_w):
-                        weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * padded + part * width)
-                        tap = T.Bind(kh * step_h + kw * step_w + part * width)
+                        weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * padded + at)
+                        tap = T.Bind(kh * step_h + kw * step_w + at)
                         for p in T.unroll(tile.positions):
                             each(multiply, sums, p, [(mem.a, start[p] + tap), (mem.w, weight)])
-                for p in T.unroll(tile.positions):
-                    each(store, sums, p, [(mem.a, out + (number * tile.positions + p) * pitch + part * width)])
+                end(mem, task, row, first, done, panel, at, sums, tile.positions)
 
     return body

@@ -30,7 +30,7 @@ Value = Callable[..., Any]
 
 
 def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: tuple[bool, ...]) -> Value:
-    """The arithmetic of one expression, of (memory, row, scratch, y, x, first channel, lane, where the state starts).
+    """The arithmetic of one expression, of (memory, row, core's value, y, x, first channel, lane, start of the state).
 
     Args:
         expr: ("input", 0) is the core's value if there is a core; the operands follow.
@@ -39,13 +39,13 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
         constant: per operand, whether it is a constant, which all streams share.
     """
 
-    def value(mem: Any, row: Any, scratch: Any, y: Any, x: Any, at: Any, lane: Any, state: Any = 0) -> Any:
+    def value(mem: Any, row: Any, core: Any, y: Any, x: Any, at: Any, lane: Any, state: Any = 0) -> Any:
         def leaf(found: Expr) -> Any:
             kind, index = found
             if kind == "channel":
                 return mem.w[mem.c[row + K.PARAMETERS + index] + at + lane]
             if has_core and index == 0:
-                return mem.a[scratch + at + lane]
+                return core
             number = index - int(has_core)
             column = row + K.OPERANDS + number * OPERAND_COLUMNS
             first = address(mem, column, y, x) + (0 if constant[number] else state)
@@ -57,6 +57,63 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
     return value
 
 
+@T.inline
+def partly(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
+    """Copies the first `count` numbers of a vector, fewer than LANES."""
+    half = T.meta_var(LANES // 2)
+    done = T.Bind(count // half * half)
+    if done > 0:
+        for v in T.vectorized(half):
+            target[at + v] = source[start + v]
+    for k in range(count - done):
+        target[at + done + k] = source[start + done + k]
+
+
+def to_map(value: Value) -> Callable[..., None]:
+    """The end of a convolution's tile on a refresh (`conv.End`): new values where they are held."""
+
+    @T.inline
+    def whole(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
+        for v in T.vectorized(LANES):
+            mem.a[out + at + v] = value(mem, row, sums[p, v], y, x, at, v)
+
+    @T.inline
+    def cut(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
+        new = T.alloc_buffer((LANES,), "float32")
+        for v in T.vectorized(LANES):
+            new[v] = value(mem, row, sums[p, v], y, x, at, v)
+        partly(mem.a, out + at, new, 0, left)
+
+    def vectors(
+        mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any, end: Callable[..., None]
+    ) -> None:
+        for number, one in enumerate(sums):
+            store = whole if number < len(sums) - 1 else end
+            store(mem, row, y, x, out, at + number * LANES, one, p, left)
+
+    @T.inline
+    def every(mem: Any, row: Any, first: Any, at: Any, sums: Any, positions: Any, left: Any, end: Any) -> None:
+        for p in T.unroll(positions):
+            position = T.Bind(mem.q[first + p])
+            y = T.Bind(position >> SHIFT)
+            x = T.Bind(position & MASK)
+            out = T.Bind(address(mem, row + K.OUT, y, x))
+            vectors(mem, row, y, x, out, at, sums, p, left, end)
+
+    @T.inline
+    def body(
+        mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, at: Any, sums: Any, positions: Any
+    ) -> None:
+        end = T.Bind((panel // mem.c[row + K.PANELS] + 1) * mem.c[row + K.GROUP_OUT])
+        left = T.Bind(end - at - (len(sums) - 1) * LANES)  # channels in the last vector
+        if left + mem.c[row + K.SPARE] >= LANES:  # outside of the loop over positions: inside, sums go through memory
+            every(mem, row, first + done, at, sums, positions, left, whole)
+        else:
+            every(mem, row, first + done, at, sums, positions, left, cut)
+
+    return body
+
+
 def epilogue(value: Value) -> Callable[..., None]:
     """The body for the arithmetic of one expression."""
 
@@ -65,7 +122,7 @@ def epilogue(value: Value) -> Callable[..., None]:
         """New values to where they are held."""
         pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
         whole = T.Bind((high - low + mem.c[row + K.SPARE]) // LANES)
-        tail = T.Bind(T.max(high - low - whole * LANES, T.int64(0)))
+        tail = T.Bind(low + whole * LANES)
         for i in range(count):
             position = T.Bind(mem.q[first + i])
             y = T.Bind(position >> SHIFT)
@@ -73,13 +130,14 @@ def epilogue(value: Value) -> Callable[..., None]:
             out = T.Bind(address(mem, row + K.OUT, y, x))
             scratch = T.Bind(start + i * pitch)
             for block in range(whole):
+                at = T.Bind(low + block * LANES)
                 for v in T.vectorized(LANES):
-                    mem.a[out + low + block * LANES + v] = value(mem, row, scratch, y, x, low + block * LANES, v)
-            if tail > 0:
+                    mem.a[out + at + v] = value(mem, row, mem.a[scratch + at + v], y, x, at, v)
+            if high > tail:
+                new = T.alloc_buffer((LANES,), "float32")
                 for v in T.vectorized(LANES):
-                    mem.a[scratch + high - tail + v] = value(mem, row, scratch, y, x, high - tail, v)
-                for k in range(tail):
-                    mem.a[out + high - tail + k] = mem.a[scratch + high - tail + k]
+                    new[v] = value(mem, row, mem.a[scratch + tail + v], y, x, tail, v)
+                partly(mem.a, out + tail, new, 0, high - tail)
 
     @T.inline
     def measure(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
@@ -101,7 +159,7 @@ def epilogue(value: Value) -> Callable[..., None]:
                 new = T.alloc_buffer((LANES,), "float32")
                 delta = T.alloc_buffer((LANES,), "float32")
                 for v in T.vectorized(LANES):
-                    new[v] = value(mem, row, scratch, y, x, at, v)
+                    new[v] = value(mem, row, mem.a[scratch + at + v], y, x, at, v)
                 for v in T.vectorized(LANES):
                     delta[v] = T.Select(T.Cast("int32", v) < left, new[v] - mem.a[out + at + v], T.float32(0))
                 for v in T.vectorized(LANES):
@@ -136,8 +194,8 @@ def hold(mem: Any, row: Any, position: Any, scratch: Any) -> None:
         for v in T.vectorized(LANES):
             mem.a[out + block * LANES + v] = mem.a[scratch + block * LANES + v]
     tail = T.Bind(whole * LANES)
-    for j in range(channels - tail):
-        mem.a[out + tail + j] = mem.a[scratch + tail + j]
+    if channels > tail:
+        partly(mem.a, out + tail, mem.a, scratch + tail, channels - tail)
     mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
     mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
 

@@ -5,8 +5,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.active import STRETCH, close, own_part
-from skipfx.runtime.kernels.conv import offset
-from skipfx.runtime.kernels.memory import address
+from skipfx.runtime.kernels.memory import address, offset
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, Cell, Column, SourceColumn
 
 K = Column

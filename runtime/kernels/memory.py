@@ -10,6 +10,10 @@ from tvm.script import tirx as T
 from tvm.script.parser.core.parser import ScriptMacro
 from tvm.tirx import Buffer, PrimFunc
 
+from skipfx.runtime.kernels.table import MASK, SHIFT, Column
+
+K = Column
+
 ENDLESS = 1 << 40  # the buffers' sizes are the assembler's business
 
 
@@ -38,6 +42,12 @@ def declare(pointer: Any, dtype: str) -> Any:
 def address(mem: Any, column: Any, y: Any, x: Any) -> Any:
     """Where a position lies: its map's first position, floats per row and per position stand in three columns."""
     return mem.c[column] + y * mem.c[column + 1] + x * mem.c[column + 2]
+
+
+def offset(mem: Any, row: Any, position: Any) -> Any:
+    """Where the window of a packed position starts, from the first position of the padded input."""
+    y = (position >> SHIFT) * mem.c[row + K.STRIDE_H] * mem.c[row + K.IN_ROW]
+    return y + (position & MASK) * mem.c[row + K.STRIDE_W] * mem.c[row + K.IN_PIXEL]
 
 
 def _running_parser(macro: ScriptMacro) -> Any:

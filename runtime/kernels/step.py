@@ -15,14 +15,15 @@ from tvm.ir import GlobalVar
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
+from skipfx.plan import Pair
 from skipfx.runtime.image import EpilogueSpec
 from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.active import active
-from skipfx.runtime.kernels.approach import approach, leaves_caches
+from skipfx.runtime.kernels.approach import approach
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
-from skipfx.runtime.kernels.conv import conv, depthwise
+from skipfx.runtime.kernels.conv import End, conv, depthwise, to_scratch
 from skipfx.runtime.kernels.emit import emit
-from skipfx.runtime.kernels.epilogue import epilogue, settle, value_of
+from skipfx.runtime.kernels.epilogue import epilogue, settle, to_map, value_of
 from skipfx.runtime.kernels.gate import follow, keep, open_blocks, score
 from skipfx.runtime.kernels.memory import Memory, kernel
 from skipfx.runtime.kernels.move import move
@@ -48,7 +49,7 @@ STEPS: dict[Op, Body] = {
     Op.SCORE: score,
     Op.FOLLOW: follow,
 }
-TILED: dict[Core, Callable[[Tile], Body]] = {Core.CONV: conv, Core.DEPTHWISE: depthwise}
+TILED: dict[Core, Callable[[Tile, End], Body]] = {Core.CONV: conv, Core.DEPTHWISE: depthwise}
 CORES: dict[Core, Body] = {
     Core.MAX_POOL: pool(maximum=True),
     Core.AVG_POOL: pool(maximum=False),
@@ -64,8 +65,8 @@ CORES: dict[Core, Body] = {
 }
 
 
-def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) -> IRModule:
-    """The module for the given cores and epilogues in the order of their numbers."""
+def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Pair]) -> IRModule:
+    """The module for the given cores and epilogues in the order of their numbers, and for pairs of them."""
     functions: dict[GlobalVar, PrimFunc] = {}
 
     def define(name: str, body: Body) -> GlobalVar:
@@ -73,13 +74,15 @@ def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec]) ->
         functions[variable] = kernel(body)
         return variable
 
-    used = {
-        number: define(f"{core.name.lower()}_{number}", CORES[core] if tile is None else TILED[core](tile))
-        for number, (core, tile) in enumerate(cores)
+    values = [value_of(*spec) for spec in epilogues]
+    used = {number: define(f"core_{number}", _core(spec, to_scratch)) for number, spec in enumerate(cores)}
+    ends = {number: define(f"epilogue_{number}", epilogue(value)) for number, value in enumerate(values)}
+    both = {
+        number: define(f"fused_{number}", _core(cores[core], to_map(values[end])))
+        for number, (core, end) in enumerate(fused)
     }
-    ends = {number: define(f"epilogue_{number}", epilogue(value_of(*spec))) for number, spec in enumerate(epilogues)}
     steps = {op: define(op.name.lower(), body) for op, body in STEPS.items()}
-    steps[Op.COMPUTE] = define("compute", _compute(used, ends, define("settle", settle)))
+    steps[Op.COMPUTE] = define("compute", _compute(used, ends, both, define("settle", settle)))
     functions[GlobalVar("step")] = _step(steps)
     return IRModule(functions)
 
@@ -99,16 +102,25 @@ def _call(function: GlobalVar, mem: Memory, *arguments: Any) -> None:
     T.evaluate(function(*arguments, *(buffer.data for buffer in mem)))
 
 
-def _compute(cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], last: GlobalVar) -> Body:
+def _core(spec: CoreSpec, end: End) -> Body:
+    core, tile = spec
+    return CORES[core] if tile is None else TILED[core](tile, end)
+
+
+def _compute(
+    cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], fused: dict[int, GlobalVar], last: GlobalVar
+) -> Body:
     """Splits the active list evenly over the tasks; chunk by chunk, runs core and epilogue for every panel."""
     run_core = _switch(K.CORE, cores)
     run_end = _switch(K.EPILOGUE, ends)
+    run_fused = _switch(K.FUSED, fused)
     settled = partial(_call, last)
 
     @T.inline
     def compute(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
         counts = T.Bind(mem.c[row + K.LIST_COUNT])
         chunk = T.Bind(mem.c[row + K.CHUNK])
+        whole = T.Bind(T.And(mem.n[T.int64(Cell.REFRESH)] > 0, mem.c[row + K.FUSED] >= 0))
         tiles = T.alloc_buffer((2,), "int64")  # all of them; those of the segments so far
         tiles[0] = T.int64(0)
         tiles[1] = T.int64(0)
@@ -133,11 +145,13 @@ def _compute(cores: dict[int, GlobalVar], ends: dict[int, GlobalVar], last: Glob
                     for part in range((end - begin + chunk - 1) // chunk):
                         at = T.Bind((begin + part * chunk) * TILE)
                         number = T.Bind(T.min(T.min((end - begin - part * chunk), chunk) * TILE, length - at))
-                        if T.Or(mem.n[T.int64(Cell.REFRESH)] == 0, leaves_caches(mem, row)):
-                            approach(mem, row, start + at, number)
+                        approach(mem, row, start + at, number)
                         for panel in range(mem.c[row + K.GROUPS] * mem.c[row + K.PANELS]):
-                            run_core(mem, task, tasks, row, start + at, number, panel)
-                            run_end(mem, task, tasks, row, start + at, number, panel)
+                            if whole:
+                                run_fused(mem, task, tasks, row, start + at, number, panel)
+                            else:
+                                run_core(mem, task, tasks, row, start + at, number, panel)
+                                run_end(mem, task, tasks, row, start + at, number, panel)
                         if mem.n[T.int64(Cell.REFRESH)] == 0:
                             settled(mem, task, tasks, row, start + at, number, T.int64(0))
         if mem.n[T.int64(Cell.REFRESH)] > 0:

@@ -24,7 +24,7 @@ from typing import Final, Literal, NamedTuple, get_args
 TASKS: Final = 16  # counts and lists are kept per task; more threads than this are not used
 TILE: Final = 12  # lists are filled up to a multiple of it; register tiles hold a divisor of it
 LANES: Final = 16  # channels of a vector
-SCRATCH: Final = 8192  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
+SCRATCH: Final = 4096  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
 TAPS: Final = 3  # of a gate's window that are weighed at a time
 LINES: Final = 3
@@ -223,7 +223,8 @@ class Column(IntEnum):
     WIDE = 83  # whether all that a convolution reads is aligned to TOGETHER floats
     WINDOW_LINES = 84  # how many lines a window covers; in c: where each starts, from the window's first float
     WINDOW_TABLE = 85
-    NUMBERS = 86  # columns in a row
+    FUSED = 86  # number of the core and epilogue in one that a refresh runs on a CPU, -1 for none
+    NUMBERS = 87  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill

@@ -112,6 +112,21 @@ def test_reported_bytes_are_those_of_a_stream(name: str) -> None:
     assert engine.program.held_bytes == expected
 
 
+def test_a_refresh_runs_simple_ends_in_the_convolution() -> None:
+    """One kernel for each pair of a core and an end that is simple, and none for others."""
+    body = lambda m, x: [torch.relu(m.a(x)), torch.relu(m.b(x)), torch.nn.functional.silu(m.c(x)), m.d(x)]  # noqa: E731
+    net = Net(body, **{name: nn.Conv2d(3, 4, 3) for name in "abcd"})
+    plan = lower(transform(net, (noise(1, 3, 6, 7),), gate=Hold(threshold=0.1)).graph_module)
+    assembler = Assembler(plan, 1.0, [Tile(6, 1)])
+    image = assembler.assemble()
+    rows = [row for row in assembler.rows if row[K.OP] == Op.COMPUTE]
+    a, b, c, d = (int(row[K.FUSED]) for row in rows)
+    assert a == b != d
+    assert c == -1
+    for row in (rows[0], rows[3]):
+        assert image.fused[row[K.FUSED]] == (row[K.CORE], row[K.EPILOGUE])
+
+
 def test_layers_with_the_same_window_share_a_list() -> None:
     net = Net(lambda m, x: [m.a(x), m.b(x), m.c(x)], a=nn.Conv2d(3, 2, 3), b=nn.Conv2d(3, 5, 3), c=nn.Conv2d(3, 5, 1))
     _, engine = compiled(net, (noise(1, 3, 6, 7),))

@@ -38,7 +38,7 @@ def epilogue(value: Value, positions: int) -> Callable[..., None]:
                 scratch = T.Bind(start + item * mem.c[row + K.SCRATCH_PITCH])
                 for block in range(share(mem.c[row + K.CHANNELS], thread % LANES, LANES)):
                     channel = T.Bind(block * LANES + thread % LANES)
-                    made = T.Bind(value(mem, row, scratch, y, x, channel, T.int64(0), state))
+                    made = T.Bind(value(mem, row, mem.a[scratch + channel], y, x, channel, T.int64(0), state))
                     delta = T.Bind(made - mem.a[out + channel])
                     mem.a[scratch + channel] = made
                     square[i, thread] = square[i, thread] + delta * delta
