@@ -14,7 +14,7 @@ from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, OPERAND_C
 K = Column
 READ, WRITE = 0, 1
 KEEP, DATA = 3, 1  # in all caches; not instructions
-LARGE = 1 << 17  # floats of a map
+LARGE = 1 << 18  # floats of a map that fills the second cache
 AHEAD = 24  # positions between a window that is asked for and the one that is read
 
 

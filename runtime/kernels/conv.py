@@ -64,7 +64,7 @@ def each(function: Callable[..., None], sums: list[Any], p: Any, places: list[tu
 def to_scratch(
     mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, at: Any, sums: Any, positions: Any
 ) -> None:
-    """The end of a tile on a sparse frame: its sums, from channel `at` on, to the task's scratch."""
+    """The end of a tile whose epilogue runs by itself: sums, from channel `at` on, to the task's scratch."""
     pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
     out = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE] + at)
     for p in T.unroll(positions):
