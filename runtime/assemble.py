@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from skipfx.expr import Expr, leaves, operators
+from skipfx.expr import Expr, leaves, size
 from skipfx.plan import (
     Compute,
     Dense,
@@ -38,7 +38,7 @@ from skipfx.runtime.kernels.table import (
     LANES,
     LINES,
     OPERAND_COLUMNS,
-    POSITIONS,
+    OPERAND_COUNT,
     SCRATCH,
     TASKS,
     TILE,
@@ -50,7 +50,7 @@ from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pad_channels
 
 K = Column
-SIMPLE = {"add", "sub", "mul", "div", "max", "min", "abs"}  # operators that are an instruction or two
+SIMPLE = 3  # operators of the end of a convolution, at most, that a refresh runs in the same kernel
 
 
 class Assembler:
@@ -185,7 +185,7 @@ class Assembler:
         pitch = (groups - 1) * group_out + (panels * blocks + 1) * LANES
         tiles = max(1, SCRATCH * (4 if weights > HEAVY else 1) // (pitch * TILE))
         row[K.SCRATCH_PITCH], row[K.CHUNK] = pitch, tiles
-        self.memory.need_scratch(pitch * max(TILE * tiles, POSITIONS))
+        self.memory.need_scratch(pitch * max(TILE * tiles, *(tile.positions for tile in self.cores.tiles)))
         self.memory.need_spots(TILE * tiles)
 
     def _epilogue(self, row: Row, step: Compute) -> None:
@@ -209,7 +209,7 @@ class Assembler:
     def _fuse(self, row: Row, expr: Expr) -> None:
         """A convolution and simple arithmetic: longer code for every position of a tile takes longer to fetch."""
         row[K.FUSED] = -1
-        if row[K.RUN] and operators(expr) <= SIMPLE:
+        if row[K.RUN] and size(expr, [0] * (1 + OPERAND_COUNT)) <= SIMPLE:
             pair = int(row[K.CORE]), int(row[K.EPILOGUE])
             if pair not in self.fused:
                 self.fused.append(pair)

@@ -90,11 +90,6 @@ def size(expr: Expr, inputs: Sequence[int]) -> int:
     return inputs[expr[1]] if expr[0] == "input" else 0
 
 
-def operators(expr: Expr) -> set[str]:
-    """The operators that occur."""
-    return {expr[0]}.union(*(operators(operand) for operand in expr[1:])) if expr[0] in OPERATORS else set()
-
-
 def leaves(expr: Expr, kind: str) -> set[int]:
     """The indices of the leaves of one kind, "input" or "channel"."""
     if expr[0] in OPERATORS:
