@@ -9,6 +9,7 @@ from torch import fx
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.expr import Expr, const
+from skipfx.numbering import number
 from skipfx.passes.rules import Local, local
 from skipfx.passes.rules.common import VIEWS
 from skipfx.plan import Floats
@@ -67,9 +68,7 @@ class Group:
         inside = record.role == "local" and not record.held and local(self.gm, source).family not in VIEWS
         if inside or source in self.gates:
             return self._expr(source)
-        if source not in self.operands:
-            self.operands.append(source)
-        return ("operand", self.operands.index(source))
+        return ("operand", number(self.operands, source))
 
 
 def _fill(expr: Expr, inputs: list[Expr], first_channel: int) -> Expr:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from skipfx.expr import Expr, leaves, size
+from skipfx.numbering import number
 from skipfx.plan import (
     Compute,
     Dense,
@@ -104,9 +105,7 @@ class Assembler:
             elif isinstance(step, GateStep):
                 self._gate(step)
             elif isinstance(step, Dense):
-                if step.kernel not in self.dense:
-                    self.dense.append(step.kernel)
-                fill_dense(step, self._row(Op.DENSE), self.memory, self.dense.index(step.kernel))
+                fill_dense(step, self._row(Op.DENSE), self.memory, number(self.dense, step.kernel))
         given = len(self.rows)
         emits = [step for step in segment.steps if isinstance(step, Emit)]
         last = tuple(step.array for step in emits if self._is_channels_last(step, segment))
@@ -193,9 +192,7 @@ class Assembler:
         broadcast = tuple(shape[2] == 1 and step.out.channels > 1 for shape, _ in operands)
         constant = tuple(not isinstance(operand, View) for operand in step.operands)
         spec = (step.expr, step.core != "none", broadcast, constant)
-        if spec not in self.epilogues:
-            self.epilogues.append(spec)
-        row[K.EPILOGUE] = self.epilogues.index(spec)
+        row[K.EPILOGUE] = number(self.epilogues, spec)
         for index, (shape, place) in enumerate(operands):
             pitches = [
                 pitch * (extent == whole) for pitch, extent, whole in zip(place[1:], shape, step.size, strict=False)
@@ -210,10 +207,7 @@ class Assembler:
         """A convolution and simple arithmetic: longer code for every position of a tile takes longer to fetch."""
         row[K.FUSED] = -1
         if row[K.RUN] and size(expr, [0] * (1 + OPERAND_COUNT)) <= SIMPLE:
-            pair = int(row[K.CORE]), int(row[K.EPILOGUE])
-            if pair not in self.fused:
-                self.fused.append(pair)
-            row[K.FUSED] = self.fused.index(pair)
+            row[K.FUSED] = number(self.fused, (int(row[K.CORE]), int(row[K.EPILOGUE])))
 
     def _operand(self, operand: View | Floats) -> tuple[tuple[int, ...], tuple[int, int, int]]:
         """Height, width and channels of an operand, and its place as `Layout.place` gives it; of a constant, in w."""

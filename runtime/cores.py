@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 
+from skipfx.numbering import number
 from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
 from skipfx.runtime.kernels.table import LANES, OUTSIDE, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
@@ -51,7 +52,7 @@ class Cores:
             row[K.WEIGHT] = self.memory.w.add([step.number])
             row[K.GROUP_IN], row[K.BLOCKS] = step.source.channels, -(-step.source.channels // LANES)
         tile = self._tile(step) if core in (Core.CONV, Core.DEPTHWISE) else None
-        row[K.CORE] = self._number(core, tile)
+        row[K.CORE] = number(self.specs, (core, tile))
         if core is Core.RESIZE:
             row[K.TABLE_H], row[K.TABLE_W] = (self.memory.c.add(table) for table in (window.rows, window.columns))
             row[K.TAPS_H], row[K.TAPS_W] = len(window.rows[0]), len(window.columns[0])
@@ -64,11 +65,6 @@ class Cores:
             lines = window_lines(row)
             if len(lines) <= WINDOW:
                 row[K.WINDOW_LINES], row[K.WINDOW_TABLE] = len(lines), self.memory.c.add(lines)
-
-    def _number(self, core: Core, tile: Tile | None) -> int:
-        if (core, tile) not in self.specs:
-            self.specs.append((core, tile))
-        return self.specs.index((core, tile))
 
     def _tile(self, step: Compute) -> Tile:
         """The widest tile whose panels the output channels of a group fill."""

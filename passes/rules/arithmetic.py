@@ -11,6 +11,7 @@ from skipfx import expr as e
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.expr import Expr, const
+from skipfx.numbering import number
 from skipfx.passes.rules.common import Local, Refuse, rule
 from skipfx.passes.rules.unary import log1p, power, trunc
 
@@ -46,16 +47,12 @@ class Operands:
             return const(float(tensor.detach()))
         if varies(self.node, tensor):
             return self._map(arg)
-        if arg not in self.parameters:
-            self.parameters.append(arg)
-        return ("channel", self.parameters.index(arg))
+        return ("channel", number(self.parameters, arg))
 
     def _map(self, arg: Any) -> Expr:
         if not g.is_map(arg):
             raise Refuse("arithmetic with a value that is no float map [1, C, H, W]")
-        if arg not in self.maps:
-            self.maps.append(arg)
-        return ("input", self.maps.index(arg))
+        return ("input", number(self.maps, arg))
 
 
 def varies(node: fx.Node, constant: torch.Tensor) -> bool:

@@ -3,15 +3,13 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from skipfx.errors import CompileError
 from skipfx.files import write_whole
-from skipfx.plan import Pair
 from skipfx.runtime.backends.levels import ARM, cpu_levels, host_levels
-from skipfx.runtime.image import EpilogueSpec, Image
-from skipfx.runtime.kernels.table import CoreSpec, Precision, Tile
+from skipfx.runtime.image import Image
+from skipfx.runtime.kernels.table import Precision, Tile
 
 TILES = {
     "x86-64-v2": (Tile(3, 1),),  # 16 registers of 4 numbers
@@ -42,11 +40,11 @@ def compile_cpu(target: str, image: Image) -> tuple[bytes, str]:
     Raises:
         CompileError: the level is unknown.
     """
-    level, parts = _level(target), (image.cores, image.epilogues, image.fused)
-    cached = cache_folder() / f"{_key(level, *parts)}.o"
+    level = _level(target)
+    cached = cache_folder() / f"{_key(level, image)}.o"
     if cached.is_file():
         return cached.read_bytes(), level
-    code = _compile(level, *parts)
+    code = _compile(level, image)
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_whole(cached, code, overwrite=True)
     return code, level
@@ -70,13 +68,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipfx"
 
 
-def _key(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Pair]) -> str:
+def _key(level: str, image: Image) -> str:
     """Hash of everything that decides the code: the kernels' sources, the compiler, the target, the operators."""
     digest = hashlib.sha256()
     for path in sorted((Path(__file__).parent.parent / "kernels").glob("*.py")):
         digest.update(path.read_bytes())
     digest.update(Path(__file__).read_bytes())
-    digest.update(repr((_tvm_version(), level, list(cores), list(epilogues), list(fused))).encode())
+    digest.update(repr((_tvm_version(), level, image.cores, image.epilogues, image.fused)).encode())
     return digest.hexdigest()[:32]
 
 
@@ -86,7 +84,7 @@ def _tvm_version() -> str:
     return version("apache-tvm")
 
 
-def _compile(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Pair]) -> bytes:
+def _compile(level: str, image: Image) -> bytes:
     import tvm
 
     from skipfx.runtime.kernels.step import step_module
@@ -95,7 +93,7 @@ def _compile(level: str, cores: Sequence[CoreSpec], epilogues: Sequence[Epilogue
         kind = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}
     else:
         kind = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
-    built = tvm.compile(step_module(cores, epilogues, fused), target=tvm.target.Target(kind))
+    built = tvm.compile(step_module(image.cores, image.epilogues, image.fused), target=tvm.target.Target(kind))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "step.o"
         built.mod.write_to_file(str(path), "o")

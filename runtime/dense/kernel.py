@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from tvm import tirx
 from tvm.tirx import Var
 
@@ -31,7 +32,7 @@ class Place(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of an element."""
-        return item_size(self.dtype)
+        return np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,6 @@ def innermost(nest: Nest, buffer: Any) -> int:
     indices = [load.indices for load in loads(nest.value) if load.source.same_as(buffer)]
     along = [axis for axis in range(len(buffer.shape)) if all(at[axis].same_as(term) for at in indices)]
     return along[0] if along else -1
-
-
-def item_size(dtype: str) -> int:
-    """Bytes of an element of a type, as TVM names it."""
-    return 1 if dtype == "bool" else int("".join(filter(str.isdigit, dtype))) // 8
 
 
 def row_by_row(shape: tuple[int, ...]) -> tuple[int, ...]:

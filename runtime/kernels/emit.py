@@ -9,6 +9,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.active import compact
+from skipfx.runtime.kernels.lanes import copy
 from skipfx.runtime.kernels.table import LANES, LINES, Cell, Column, SourceColumn
 
 K = Column
@@ -73,14 +74,9 @@ def positions(mem: Any, row: Any, y: Any, columns: Any, count: Any) -> None:
     pixels = T.Bind(mem.c[row + K.IN] + y * mem.c[row + K.IN_ROW])
     pixel = T.Bind(mem.c[row + K.IN_PIXEL])
     out = T.Bind(mem.c[row + K.ARRAY] + y * mem.c[row + K.WIDTH] * channels)
-    tail = T.Bind(channels // LANES * LANES)
     for k in range(count):
         x = T.Bind(mem.q[columns + k])
-        for block in range(channels // LANES):
-            for v in T.vectorized(LANES):
-                mem.o[out + x * channels + block * LANES + v] = mem.a[pixels + x * pixel + block * LANES + v]
-        for rest in range(channels - tail):
-            mem.o[out + x * channels + tail + rest] = mem.a[pixels + x * pixel + tail + rest]
+        copy(mem.o, out + x * channels, mem.a, pixels + x * pixel, channels, T.int64(0))
 
 
 @T.inline

@@ -13,7 +13,7 @@ from tvm.script import tirx as T
 from skipfx.expr import Expr
 from skipfx.runtime.kernels.arithmetic import evaluate
 from skipfx.runtime.kernels.conv import channel
-from skipfx.runtime.kernels.lanes import fold
+from skipfx.runtime.kernels.lanes import copy, fold, partly
 from skipfx.runtime.kernels.memory import address
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, OPERAND_COLUMNS, SHIFT, Cell, Column
 
@@ -55,18 +55,6 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
         return evaluate(expr, leaf)
 
     return value
-
-
-@T.inline
-def partly(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
-    """Copies the first `count` numbers of a vector, fewer than LANES."""
-    half = T.meta_var(LANES // 2)
-    done = T.Bind(count // half * half)
-    if done > 0:
-        for v in T.vectorized(half):
-            target[at + v] = source[start + v]
-    for k in range(count - done):
-        target[at + done + k] = source[start + done + k]
 
 
 def to_map(value: Value) -> Callable[..., None]:
@@ -188,14 +176,7 @@ def hold(mem: Any, row: Any, position: Any, scratch: Any) -> None:
     y = T.Bind(position >> SHIFT)
     x = T.Bind(position & MASK)
     out = T.Bind(address(mem, row + K.OUT, y, x))
-    channels = T.Bind(mem.c[row + K.CHANNELS])
-    whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES)
-    for block in range(whole):
-        for v in T.vectorized(LANES):
-            mem.a[out + block * LANES + v] = mem.a[scratch + block * LANES + v]
-    tail = T.Bind(whole * LANES)
-    if channels > tail:
-        partly(mem.a, out + tail, mem.a, scratch + tail, channels - tail)
+    copy(mem.a, out, mem.a, scratch, mem.c[row + K.CHANNELS], mem.c[row + K.SPARE])
     mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
     mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
 

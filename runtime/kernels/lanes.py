@@ -1,4 +1,4 @@
-"""Vectors of LANES numbers merged into one, as a tree: one order, whatever the active set."""
+"""Vectors of LANES numbers: copied, and merged into one as a tree, in one order whatever the active set."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,3 +21,27 @@ def fold(lanes: Any, merge: Callable[[Any, Any], Any]) -> None:
     while half:
         halve(lanes, half, merge)
         half //= 2
+
+
+@T.inline
+def partly(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
+    """Copies the first `count` numbers of a vector, fewer than LANES."""
+    half = T.meta_var(LANES // 2)
+    done = T.Bind(count // half * half)
+    if done > 0:
+        for v in T.vectorized(half):
+            target[at + v] = source[start + v]
+    for k in range(count - done):
+        target[at + done + k] = source[start + done + k]
+
+
+@T.inline
+def copy(target: Any, at: Any, source: Any, start: Any, count: Any, spare: Any) -> None:
+    """Copies `count` numbers, and up to `spare` more where that makes a vector whole."""
+    whole = T.Bind((count + spare) // LANES)
+    for block in range(whole):
+        for v in T.vectorized(LANES):
+            target[at + block * LANES + v] = source[start + block * LANES + v]
+    done = T.Bind(whole * LANES)
+    if count > done:
+        partly(target, at + done, source, start + done, count - done)

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import numpy as np
 import tvm_ffi
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.script import tirx as T
 from tvm.tirx import BufferLoad
 
-from skipfx.runtime.dense.kernel import Kernel, Place, item_size
+from skipfx.runtime.dense.kernel import Kernel, Place
 from skipfx.runtime.dense.nest import Axis, replaced
 from skipfx.runtime.kernels.cuda.streams import cell, common, running
 from skipfx.runtime.kernels.cuda.thread import Body, share, sync
@@ -174,7 +175,7 @@ def find_lack(mem: Any, row: Any, stream: Any, lacks: Any) -> None:
 @T.inline
 def copy(mem: Any, part: Any, parts: Any, row: Any, stream: Any, dtype: Any) -> None:
     """A thread's part of a stream's array, in elements of some type."""
-    size = T.meta_var(item_size(dtype))
+    size = T.meta_var(np.dtype(dtype).itemsize)
     source = T.meta_var(mem.views[dtype].a)
     given = T.meta_var(mem.views[dtype].o)
     count = T.Bind(T.truncdiv(mem.c[row + K.CHANNELS], T.int64(size)))
