@@ -10,6 +10,10 @@ from skipfx.errors import ArtifactError, UsageError
 
 Array = NDArray[Any]
 
+# Threads of ONNX Runtime wait actively for as long as the gap between two shared operators, and then sleep: being woken
+# costs more than a small operator takes, and spinning without end a core that another process wants.
+SPINNING = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "50"}
+
 
 class Binding(Protocol):
     """One stream's inputs and outputs."""
@@ -44,7 +48,8 @@ class OnnxruntimeSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in SPINNING.items():
+            options.add_session_config_entry(key, value)
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def binding(self) -> Binding:

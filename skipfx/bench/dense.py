@@ -3,8 +3,9 @@
 An engine computes the whole network on every frame, in 32-bit floats, on the CPU. Its weights are prepared beforehand
 (packed, batch norms folded where the engine does that), so a call is what one frame costs.
 
-onnxruntime does not spin between its operators: on an idle machine that costs it about 6 % (two threads, a detector),
-but as soon as another process wants a core, spinning makes it twice as slow. Engines that share a process disturb each
+onnxruntime spins for 50 us between its operators, as it does for streams: on an idle machine that makes it about 12 %
+faster (two threads, a detector), and a third slower where another process wants a core; without end it would be twice
+as slow there. Engines that share a process disturb each
 other: time them with `dense_worker`.
 """
 
@@ -28,6 +29,7 @@ from torch.utils._pytree import tree_leaves
 from skipfx.bench.timing import Step
 from skipfx.bench.worker import Worker
 from skipfx.errors import SkipfxError, UsageError
+from skipfx.runtime.onnx_session import SPINNING
 from skipfx.to_onnx import to_onnx
 
 Array = NDArray[Any]
@@ -147,7 +149,8 @@ def _onnxruntime(network: bytes, threads: int) -> Engine:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in SPINNING.items():
+        options.add_session_config_entry(key, value)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     session = ort.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
