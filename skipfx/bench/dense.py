@@ -5,8 +5,7 @@ An engine computes the whole network on every frame, in 32-bit floats, on the CP
 
 onnxruntime spins for 50 us between its operators, as it does for streams: on an idle machine that makes it about 12 %
 faster (two threads, a detector), and a third slower where another process wants a core; without end it would be twice
-as slow there. Engines that share a process disturb each
-other: time them with `dense_worker`.
+as slow there. Engines that share a process disturb each other: time them with `dense_worker`.
 """
 
 import importlib
