@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, fx
 
 from skipfx import graph as g
+from skipfx.passes.portable.fold import folded_weight
 from skipfx.passes.portable.grid import ActiveSet
 from skipfx.passes.portable.maps import Map, Part, gather_blocks, gather_columns, gather_rows
 from skipfx.passes.portable.masks import extent
 from skipfx.passes.portable.sites import Site
-from skipfx.passes.rules import POINT
+from skipfx.passes.rules import local
 
 if TYPE_CHECKING:
     from skipfx.passes.portable.lower import Lowering
@@ -68,7 +69,7 @@ def _product(low: Lowering, site: Site, active: ActiveSet) -> fx.Node:
     """The rows [n, C_out] of a convolution at single positions."""
     assert site.core is not None
     weight, bias, _ = _parameters(low, site)
-    parts = low.parts(site.core.inputs[0], resized=site.core.window == POINT)
+    parts = low.input_parts(site)
     columns = gather_columns(low.b, parts, active, site.core.window)
     flat = low.b.constant(weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1))
     return low.b.call(aten.linear.default, columns, flat, bias)
@@ -79,7 +80,7 @@ def _blocks(low: Lowering, site: Site, active: ActiveSet) -> fx.Node:
     assert site.core is not None
     weight, bias, groups = _parameters(low, site)
     window = site.core.window
-    blocks = gather_blocks(low.b, low.parts(site.core.inputs[0]), active, window)
+    blocks = gather_blocks(low.b, low.input_parts(site), active, window)
     geometry = (list(window.stride), [0, 0], list(window.dilation), groups)
     return low.b.call(aten.conv2d.default, blocks, low.b.constant(weight), bias, *geometry)
 
@@ -90,6 +91,8 @@ def _parameters(low: Lowering, site: Site) -> tuple[Tensor, fx.Node | None, int]
     args = g.arguments(site.core_node)
     weight = g.parameter(low.gm, args["weight"])
     assert weight is not None
+    if site.fold > 1:
+        weight = folded_weight(weight, local(low.gm, site.core_node).window.padding, site.fold)
     return weight, None if args["bias"] is None else low.parameter(args["bias"]), args["groups"]
 
 

@@ -57,16 +57,32 @@ def choose_block(layer: Layer, mask_block: int) -> int | None:
         mask_block: side of the blocks in which the gate fires anyway.
     """
     height, width = layer.size
-    possible = [b for b in BLOCKS if b <= min(height, width) and not (b == 1 and layer.grouped)]
-    if layer.window.kernel == (1, 1):
-        possible = [b for b in possible if b == 1] or possible
-    costs = {b: _per_position(layer, b) * _growth(b, mask_block, layer.scale) for b in possible}
+    costs = _costs(layer, mask_block)
     best = min(costs, key=lambda b: costs[b], default=None)
     read = 0.0 if layer.planar else layer.channels[0] * CONVERTED * math.prod(layer.window.stride)
     whole = (layer.macs * MAC + layer.channels[1] * HELD + read) * height * width
     if best is None or costs[best] * SHARE * height * width + STEP > whole:
         return None
     return best
+
+
+def prefers_fold(layer: Layer, folded: Layer, mask_block: int) -> bool:
+    """Whether the convolution of a frame is cheaper at single positions of the frame folded by its stride.
+
+    Args:
+        layer: the convolution.
+        folded: the same on the folded frame.
+        mask_block: see `choose_block`.
+    """
+    return _costs(folded, mask_block)[1] < min(_costs(layer, mask_block).values(), default=math.inf)
+
+
+def _costs(layer: Layer, mask_block: int) -> dict[int, float]:
+    """What a changed position costs in blocks of each possible side, in ns."""
+    possible = [b for b in BLOCKS if b <= min(layer.size) and not (b == 1 and layer.grouped)]
+    if layer.window.kernel == (1, 1):
+        possible = [b for b in possible if b == 1] or possible
+    return {b: _per_position(layer, b) * _growth(b, mask_block, layer.scale) for b in possible}
 
 
 def _per_position(layer: Layer, b: int) -> float:

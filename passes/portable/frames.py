@@ -5,18 +5,20 @@ A frame is large and comes whole, so all of it is compared; what follows looks a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from skipfx import graph as g
 from skipfx import ops
 from skipfx.passes.portable.builder import Builder
-from skipfx.passes.portable.grid import Pair, active_set, as_float, reach, union
+from skipfx.passes.portable.grid import ActiveSet, Pair, active_set, as_float, reach, union
 from skipfx.passes.portable.maps import CELL, Map, crop, pad
-from skipfx.passes.portable.sites import Site, mask_block
+from skipfx.passes.portable.masks import Moves
+from skipfx.passes.portable.sites import Site, folded_kind, mask_block
 from skipfx.passes.rules import POINT, Window
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def write_frame(low: Lowering, site: Site, gate: fx.Node, test: fx.Node) -> None
     old = b.reshape(former.node, 1, found.shape[0], *found.padded)
     distance = _distance(low, b.call(aten.abs.default, b.call(aten.sub.Tensor, new, old)), found, gate, test)
     limit = low.limit(test)
-    cells = low.cells[site.seen] = Cells(found, distance, limit, _cells(b, distance, limit, found))
+    cells = Cells(found, distance, limit, _cells(b, distance, limit, found))
     active = active_set(b, cells.mask, found.padded, CELL)
     lines = torch.arange(CELL) * found.row
     index = active.reads(b, POINT, 0, found.row, (lines + found.planes[:, None]).reshape(-1) // CELL, CELL)
@@ -82,9 +84,37 @@ def write_frame(low: Lowering, site: Site, gate: fx.Node, test: fx.Node) -> None
     )
     far = b.take(b.reshape(distance, -1, CELL), active.reads(b, POINT, 0, found.row, lines // CELL, CELL))
     moved = b.call(aten.gt.Tensor, b.reshape(far, -1, 1, CELL * CELL), limit)
-    rows = b.reshape(b.call(aten.where.self, moved, fresh, held), -1, CELL)
-    found.rows = former.following = b.put(former.node, b.reshape(index, -1), rows)
+    blocks = b.call(aten.where.self, moved, fresh, held)
+    found.rows = former.following = b.put(former.node, b.reshape(index, -1), b.reshape(blocks, -1, CELL))
     low.maps[site.seen] = found
+    if site.fold > 1:
+        _fold(low, site, active, blocks, b.reshape(far, -1, 1, CELL, CELL), limit)
+    else:
+        low.cells[site.seen] = cells
+
+
+def _fold(low: Lowering, site: Site, active: ActiveSet, blocks: fx.Node, far: fx.Node, limit: fx.Node) -> None:
+    """Writes the folded frame, and which of its positions moved.
+
+    Args:
+        low: the lowering.
+        site: the frame.
+        active: cells that changed.
+        blocks: what they hold now, [n, C, CELL^2].
+        far: how far their pixels moved, [n, 1, CELL, CELL].
+        limit: what that must exceed, [1].
+    """
+    b, fold, channels = low.b, site.fold, int(g.value(site.head).shape[1])
+    own_kind = folded_kind(site.head, fold)
+    border, size = low.borders[own_kind], own_kind[1:]
+    found = low.folded[site.seen] = Map((channels * fold**2, *size), border)
+    former = low.copied(site.head, found)
+    inner = [CELL // fold, fold]
+    rows = b.call(aten.permute.default, b.reshape(blocks, -1, channels, *inner, *inner), [0, 2, 4, 1, 3, 5])
+    own = replace(active, size=size, block=CELL // fold).rows(b, border, found.row)
+    moved = b.call(aten.gt.Tensor, b.call(aten.max_pool2d.default, far, [fold] * 2, [fold] * 2), limit)
+    found.rows = former.following = b.put(former.node, own, b.reshape(rows, -1, found.shape[0]))
+    low.moves[site.seen] = Moves(own, b.reshape(moved, -1), size, border)
 
 
 def _distance(low: Lowering, delta: fx.Node, found: Map, gate: fx.Node, test: fx.Node) -> fx.Node:

@@ -48,8 +48,13 @@ def reach(b: Builder, mask: fx.Node, window: Window, size: Pair, block: int, ext
     solid = [(k - 1) * d + 1 for k, d in zip(window.kernel, window.dilation, strict=True)]
     stride, padding = list(window.stride), list(window.padding)
     sides: list[int] = []
-    for out, length, k, s, p in reversed(list(zip(size, extent, solid, stride, padding, strict=True))):
-        sides += [p - border, max(0, (out - 1) * s + k - p - length - border)]
+    for axis, (out, length, k, s, p) in reversed(
+        list(enumerate(zip(size, extent, solid, stride, padding, strict=True)))
+    ):
+        after = (out - 1) * s + k - p - length - border
+        if -after >= s:
+            mask = b.call(aten.slice.Tensor, mask, axis + 2, 0, length + 2 * border + after)
+        sides += [p - border, max(0, after)]
     padding = [p - border for p in padding]
     if any(2 * p > k for p, k in zip(padding, solid, strict=True)) or sides[::2] != sides[1::2]:
         if any(sides):

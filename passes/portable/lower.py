@@ -18,11 +18,13 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.errors import CompileError
 from skipfx.passes.portable.builder import Builder
+from skipfx.passes.portable.fold import fold_frames
 from skipfx.passes.portable.frames import Cells
 from skipfx.passes.portable.maps import Map, Part, to_nchw
 from skipfx.passes.portable.masks import Moves
 from skipfx.passes.portable.sites import Site, borders, find_sites, is_planar, kind, runs
 from skipfx.passes.portable.write import write_site
+from skipfx.passes.rules import POINT
 
 aten = torch.ops.aten
 Layout = Literal["rows", "planar", "planes", "nchw"]
@@ -97,7 +99,7 @@ def lower_portable(gm: fx.GraphModule, *, gather: bool = True) -> Portable:
             "no value of this model is held, so every frame would be computed whole: its thresholds are 0; set them "
             "with skipfx.transform (--threshold, --input-threshold, or --eps for a norm gate)"
         )
-    found = Lowering(gm, find_sites(gm) if gather else []).run()
+    found = Lowering(gm, fold_frames(gm, find_sites(gm)) if gather else []).run()
     if gather and not found.layers:
         raise CompileError(
             "no convolution of this model would gain from skipping in an ONNX runtime (see the cost rule in "
@@ -116,6 +118,7 @@ class Lowering:
         self.masks: dict[fx.Node, fx.Node | None] = {}
         self.moves: dict[fx.Node, Moves] = {}  # by gate: those of held values
         self.cells: dict[fx.Node, Cells] = {}  # by gate: those of frames
+        self.folded: dict[fx.Node, Map] = {}  # by gate: frames as their reader takes them
         self.copies: dict[fx.Node, fx.Node] = {}
         self.slots: dict[str, Slot] = {}
         self.layers: list[Layer] = []
@@ -174,6 +177,10 @@ class Lowering:
             return self._slot(node.name, node, "planar" if like.planar else "rows", like.state_shape, like)
         return self._slot(node.name, node, "nchw", tuple(g.value(node).shape))
 
+    def copied(self, node: fx.Node, like: Map) -> "Slot":
+        """A slot of its own, in rows, for a held value in another layout."""
+        return self._slot(f"~{len(self.slots):03d}", node, "rows", like.state_shape, like)
+
     def kept(self, node: fx.Node) -> "Slot":
         """A slot of its own, in planes, for a value that the stream graph computes anew on every frame."""
         _, channels, height, width = g.value(node).shape
@@ -182,7 +189,7 @@ class Lowering:
     def _slot(self, key: str, node: fx.Node, layout: Layout, shape: tuple[int, ...], like: Map | None = None) -> "Slot":
         if key not in self.slots:
             value = g.value(node)
-            size = tuple(value.shape[1:]) if value.dim() == 4 else ()
+            size = like.shape if like else tuple(value.shape[1:]) if value.dim() == 4 else ()
             source = node.name if g.record(node).role == "state" else None
             border = 0 if like is None else like.border
             state = State(g.record(node).layer, source, layout, border, size, shape, value.dtype)
@@ -210,6 +217,14 @@ class Lowering:
         """The maps that a value is made of; `resized` as for `runs`."""
         found = runs(self.gm, node, resized=resized)
         return [Part(self._map(run.node), run.start, run.count, run.lines) for run in found]
+
+    def input_parts(self, site: Site) -> list[Part]:
+        """The maps that a site's convolution reads."""
+        assert site.core is not None
+        source, single = site.core.inputs[0], site.block == 1 and site.core.window == POINT
+        if site.fold > 1:
+            return [Part(self.folded[source], 0, self.folded[source].shape[0])]
+        return self.parts(source, resized=single)
 
     def _map(self, node: fx.Node) -> Map:
         if node not in self.maps:

@@ -185,7 +185,7 @@ def _read(low: Lowering, site: Site, source: fx.Node, window: Window) -> fx.Node
     """
     size, own = extent(site.head), extent(source)
     marks = low.cells.get(source) or low.moves.get(source)
-    if marks is not None and (window != POINT or own == size):
+    if marks is not None and (window != POINT or own == size or site.fold > 1):
         return marks.reach(low.b, window, size, site.block)
     mask = changed(low, source)
     if mask is None or own == (1, 1) != size:

@@ -14,6 +14,7 @@ from skipfx import ops
 from skipfx.passes.lower_group import Group
 from skipfx.passes.lower_layout import base
 from skipfx.passes.portable.cost import Layer, choose_block
+from skipfx.passes.portable.maps import CELL
 from skipfx.passes.rules import Local, local
 from skipfx.passes.rules.common import VIEWS
 
@@ -30,6 +31,7 @@ class Site:
         operands: values that the pointwise operators read at the position itself.
         block: side of the blocks in which it is gathered.
         has_parameters: the pointwise operators read parameters per channel.
+        fold: the core reads a frame folded by so much (`skipfx.passes.portable.fold`); of a frame: it is read so.
     """
 
     head: fx.Node
@@ -39,6 +41,7 @@ class Site:
     operands: tuple[fx.Node, ...]
     block: int
     has_parameters: bool = False
+    fold: int = 1
 
     @property
     def seen(self) -> fx.Node:
@@ -87,11 +90,12 @@ def _site(gm: fx.GraphModule, head: fx.Node, gate: fx.Node | None) -> Site | Non
         return None if gate is None else Site(head, gate, None, None, operands, 1, parameters)
     if core.family != "conv":
         return None
-    block = choose_block(_layer(gm, core, head), mask_block(gate))
+    block = choose_block(layer_of(gm, core, head), mask_block(gate))
     return None if block is None else Site(head, gate, core, group.core_node, operands, block, parameters)
 
 
-def _layer(gm: fx.GraphModule, core: Local, head: fx.Node) -> Layer:
+def layer_of(gm: fx.GraphModule, core: Local, head: fx.Node) -> Layer:
+    """A convolution as the cost rule looks at it."""
     channels = int(g.value(core.inputs[0]).shape[1]), int(g.value(head).shape[1])
     size = int(g.value(head).shape[2]), int(g.value(head).shape[3])
     frames = [g.value(frame) for frame in g.frames(gm.graph) if g.is_map(frame)]
@@ -122,7 +126,7 @@ def is_planar(node: fx.Node) -> bool:
     return g.record(base(node)).role == "frame"
 
 
-Kind = tuple[bool, int, int]
+Kind = tuple[bool, int, int]  # whether a value is kept planar, and its height and width
 
 
 def kind(node: fx.Node) -> Kind:
@@ -141,13 +145,20 @@ def borders(gm: fx.GraphModule, sites: list[Site]) -> dict[Kind, int]:
         if site.core is None:
             continue
         source, window = site.core.inputs[0], site.core.window
+        read = [kind(part.node) for part in runs(gm, source)] if site.fold == 1 else [folded_kind(source, site.fold)]
         needed = 0
-        for axis, (out, extent) in enumerate(zip(g.value(site.head).shape[2:], g.value(source).shape[2:], strict=True)):
-            reach = (out - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis]
+        for axis, (out, extent) in enumerate(zip(g.value(site.head).shape[2:], read[0][1:], strict=True)):
+            reach = (int(out) - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis]
             needed = max(needed, window.padding[axis], reach - window.padding[axis] - (extent - 1))
-        for part in runs(gm, source):
-            found[kind(part.node)] = max(found.get(kind(part.node), 0), int(needed))
+        for each in read:
+            found[each] = max(found.get(each, 0), needed)
     return found
+
+
+def folded_kind(frame: fx.Node, fold: int) -> Kind:
+    """The kind of a frame folded by so much: rows of cells, as many as the whole cells hold that it is compared in."""
+    _, high, wide = kind(frame)
+    return False, -(-high // CELL) * CELL // fold, -(-wide // CELL) * CELL // fold
 
 
 @dataclass(frozen=True)
