@@ -74,7 +74,7 @@ def prefers_fold(layer: Layer, folded: Layer, mask_block: int) -> bool:
         folded: the same on the folded frame.
         mask_block: see `choose_block`.
     """
-    return _costs(folded, mask_block)[1] < min(_costs(layer, mask_block).values(), default=math.inf)
+    return _per_position(folded, 1) < min(_costs(layer, mask_block).values(), default=math.inf)
 
 
 def _costs(layer: Layer, mask_block: int) -> dict[int, float]:

@@ -185,6 +185,33 @@ def test_windows(conv: nn.Conv2d, block: int, monkeypatch: pytest.MonkeyPatch) -
     check(Variants(model, clip[0]).stream(HOLD), clip)
 
 
+@pytest.mark.parametrize("size", [(60, 67), (59, 66), (64, 64)], ids=str)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(6, 2, 2), (3, 2, 1), (7, 2, 3), (3, 2, 0), (2, 2, 0), (4, 4, 0), (7, 4, 2), ((3, 6), 2, (0, 2))],
+)
+def test_frames_are_folded_for_a_strided_convolution(
+    kernel: Any, stride: int, padding: Any, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "SHARE", 0)
+    model = seeded(nn.Sequential(nn.Conv2d(3, 8, kernel, stride, padding), nn.SiLU(), nn.Conv2d(8, 4, 3, padding=1)))
+    clip = moving_clip(3, *size)
+    portable = check(Variants(model, clip[0]).stream(HOLD), clip)
+    cells = [-(-length // 4) * 4 // stride for length in size]
+    assert [state.size for state in portable.states if state.layout == "rows" and state.source is None] == [
+        (3 * stride**2, *cells)
+    ]
+
+
+def test_frames_with_several_readers_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "SHARE", 0)
+    down, across = nn.Conv2d(3, 4, 2, stride=2), nn.Conv2d(3, 4, 3, stride=2, padding=1)
+    model = seeded(Net(lambda m, x: m.down(x) + m.across(x), down=down, across=across))
+    clip = moving_clip(3, 24, 30)
+    portable = check(Variants(model, clip[0]).stream(HOLD), clip)
+    assert portable.layers and all(state.size[0] != 12 for state in portable.states)
+
+
 @pytest.mark.parametrize("block", [1, 8])
 def test_operands_of_every_extent(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants that vary over the picture, and maps of a position, row or column that serve the others."""
