@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +15,9 @@ from tests.networks import Frames, moving_clip, seeded
 Shape = tuple[int, int, int]
 ACTIVATIONS: tuple[Callable[[Tensor], Tensor], ...] = (F.relu, F.silu, F.hardswish, torch.tanh, F.gelu, F.elu)
 MAX_CHANNELS = 12
+SIZES = st.integers(1, 13)  # of a map
+FOUND = settings(phases=(Phase.generate,))  # an example is small as it is
+FEW = settings(FOUND, max_examples=3)
 
 
 @dataclass

@@ -114,13 +114,11 @@ class ActiveSet:
         shift = table - numbers
         if len(set(shift.tolist())) == 1:
             first, steps = self.numbers, steps + shift[0]
+            if steps.numel() > 1:
+                first = b.reshape(first, -1, 1)
         else:
-            first = select(b, table, numbers, self.numbers)
-        if steps.tolist() == [0]:
-            return first
-        if steps.numel() > 1:
-            first = b.reshape(first, -1, 1)
-        return b.call(aten.add.Tensor, first, b.constant(steps))
+            first = select(b, table if steps.numel() == 1 else table[:, None], numbers, self.numbers)
+        return first if steps.tolist() == [0] else b.call(aten.add.Tensor, first, b.constant(steps))
 
     def select(self, b: Builder, table: Tensor) -> fx.Node:
         """What a table says of each active block, [n]."""
@@ -140,8 +138,8 @@ def own_numbers(size: Pair, block: int, border: int) -> Tensor:
 
 
 def select(b: Builder, table: Tensor, numbers: Tensor, which: fx.Node) -> fx.Node:
-    """The entries of a table, which has one for each of the numbers, at some of them."""
-    spread = torch.zeros(int(numbers[-1]) + 1, dtype=torch.int64)
+    """The entries of a table, which has one for each of the numbers, at some of them, [n, *shape of an entry]."""
+    spread = torch.zeros(int(numbers[-1]) + 1, *table.shape[1:], dtype=torch.int64)
     spread[numbers] = table
     return b.call(aten.index_select.default, b.constant(spread), 0, which)
 

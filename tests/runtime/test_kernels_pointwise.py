@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skipfx.passes.rules.unary import UNARY
-from tests.runtime.check import TOLERANCE, Net, assert_agrees, changing, noise
+from tests.runtime.check import EXACT, TOLERANCE, Net, assert_agrees, changing, noise
+from tests.strategies import FEW, SIZES, changes
 
 aten = torch.ops.aten
 
@@ -99,6 +102,17 @@ def test_activations_behind_convolutions(scale: float) -> None:
     assert not engine.program.info["report"]["islands"]
 
 
+@FEW
+@given(st.data())
+def test_activations_at_random_sizes_and_active_sets(data: st.DataObject) -> None:
+    """In the module of the test above, so beside it: a process compiles a module once."""
+    net = Net(
+        lambda m, x: [function(conv(x)) for function, conv in zip(ALL, m.convs, strict=True)],
+        convs=nn.ModuleList(nn.Conv2d(3, 17, 1) for _ in ALL),
+    )
+    assert_agrees(net, data.draw(changes((3, data.draw(SIZES), data.draw(SIZES)), length=3)), gate=EXACT)
+
+
 def test_activations_of_a_map() -> None:
     net = Net(lambda m, x: [m.keep(x), F.relu(x), F.gelu(x), F.leaky_relu(x)], keep=nn.Conv2d(5, 3, 1))
     assert not assert_agrees(net, changing((5, 4, 7))).program.info["report"]["islands"]
@@ -180,6 +194,23 @@ def test_functions_of_two_maps(body: Callable[..., Any], size: tuple[int, int]) 
     net = Net(body, a=nn.Conv2d(3, 18, 1), b=nn.Conv2d(3, 18, 1), channel=noise(18, 1, 1))
     engine = assert_agrees(net, changing((3, *size)), tolerance=10 * TOLERANCE)
     assert not engine.program.info["report"]["islands"]
+
+
+@FEW
+@given(st.data())
+def test_arithmetic_at_random_sizes_and_active_sets(data: st.DataObject) -> None:
+    """Between maps, parameters and numbers; of two and three operands; comparisons and choices."""
+    size = data.draw(SIZES), data.draw(SIZES)
+    parts: dict[str, Any] = {
+        "a": nn.Conv2d(3, 17, 1), "b": nn.Conv2d(2, 17, 1), "one": nn.Conv2d(3, 1, 1), "positive": nn.Conv2d(3, 1, 1),
+        "pixel": nn.Conv2d(2, 17, size), "positive_pixel": nn.Conv2d(2, 17, size), "channel": noise(17, 1, 1),
+        "scalar": torch.tensor(0.7), "map_of_one": noise(1, 1, 1, 1),
+    }  # fmt: skip
+    assert_agrees(Net(_arithmetic, **parts), data.draw(changes((3, *size), (2, *size))), gate=EXACT)
+    clip = data.draw(changes((3, *size)))
+    for body in (_two_operands, _truths):
+        net = Net(body, a=nn.Conv2d(3, 18, 1), b=nn.Conv2d(3, 18, 1), channel=noise(18, 1, 1))
+        assert_agrees(net, clip, 10 * TOLERANCE, gate=EXACT)
 
 
 def test_truth_values_as_outputs_keep_their_type() -> None:

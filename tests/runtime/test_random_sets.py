@@ -9,19 +9,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.networks import Frames, seeded
-from tests.runtime.check import EXACT, TOLERANCE, Net, assert_agrees, noise
-from tests.runtime.test_kernels_pointwise import ALL, _arithmetic, _truths, _two_operands
-from tests.strategies import changes
+from tests.runtime.check import EXACT, TOLERANCE, assert_agrees, noise
+from tests.strategies import FOUND, SIZES, changes
 
-SIZES = st.integers(1, 13)
-FOUND = settings(phases=(Phase.generate,))  # an example is small as it is
-FEW = settings(FOUND, max_examples=3)
 CHANNELS = 6
 Operator = Callable[[Tensor], Tensor]
 
@@ -146,31 +142,3 @@ def test_slices_flips_and_shuffles(data: st.DataObject) -> None:
         lambda x: torch.cat([x, x.rot90(2, (2, 3)), x[..., : left + 1]], 3),
     ]
     check(moves, data.draw(changes((3, *size))))
-
-
-@FEW
-@given(st.data())
-def test_activations(data: st.DataObject) -> None:
-    """All of them, in the module that their own test compiles."""
-    net = Net(
-        lambda m, x: [function(conv(x)) for function, conv in zip(ALL, m.convs, strict=True)],
-        convs=nn.ModuleList(nn.Conv2d(3, 17, 1) for _ in ALL),
-    )
-    assert_agrees(net, data.draw(changes((3, data.draw(SIZES), data.draw(SIZES)), length=3)), gate=EXACT)
-
-
-@FEW
-@given(st.data())
-def test_arithmetic(data: st.DataObject) -> None:
-    """Between maps, parameters and numbers; of two and three operands; comparisons and choices."""
-    size = data.draw(SIZES), data.draw(SIZES)
-    parts: dict[str, Any] = {
-        "a": nn.Conv2d(3, 17, 1), "b": nn.Conv2d(2, 17, 1), "one": nn.Conv2d(3, 1, 1), "positive": nn.Conv2d(3, 1, 1),
-        "pixel": nn.Conv2d(2, 17, size), "positive_pixel": nn.Conv2d(2, 17, size), "channel": noise(17, 1, 1),
-        "scalar": torch.tensor(0.7), "map_of_one": noise(1, 1, 1, 1),
-    }  # fmt: skip
-    assert_agrees(Net(_arithmetic, **parts), data.draw(changes((3, *size), (2, *size))), gate=EXACT)
-    clip = data.draw(changes((3, *size)))
-    for body in (_two_operands, _truths):
-        net = Net(body, a=nn.Conv2d(3, 18, 1), b=nn.Conv2d(3, 18, 1), channel=noise(18, 1, 1))
-        assert_agrees(net, clip, 10 * TOLERANCE, gate=EXACT)
