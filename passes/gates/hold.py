@@ -5,8 +5,9 @@
 
 The held value is its own reference, so small changes add up and N(y'_t - y_t) <= tau at every position of every frame.
 
-Threshold 0 needs no gate: a value that differs is let through, one that does not is the same. So it is for pools and
-resizes, which move held values about, and for outputs of the model that no operator reads: holding them saves nothing.
+Threshold 0 needs no gate: a value that differs is let through, one that does not is the same. So it is for resizes and
+moves, which repeat held values or put them elsewhere, and for outputs of the model that no operator reads: holding them
+saves nothing. A pool is held, since a window's maximum or mean may hardly move where one of its positions did.
 
 A convolution in residual form keeps its sum z beside the held value: the sum takes in every residual, also those of
 positions that the gate then holds back.
@@ -20,7 +21,7 @@ from skipfx.options import TransformOptions
 from skipfx.passes.rules import local
 from skipfx.passes.to_residual import residuals
 
-UNHELD_FAMILIES = ("max_pool", "avg_pool", "resize", "move")
+UNHELD_FAMILIES = ("resize", "move")
 
 
 def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: float) -> bool:

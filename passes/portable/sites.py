@@ -18,6 +18,8 @@ from skipfx.passes.portable.maps import CELL
 from skipfx.passes.rules import Local, local
 from skipfx.passes.rules.common import VIEWS
 
+POOLS = ("max_pool", "avg_pool")
+
 
 @dataclass(frozen=True)
 class Site:
@@ -88,6 +90,9 @@ def _site(gm: fx.GraphModule, head: fx.Node, gate: fx.Node | None) -> Site | Non
     parameters = bool(group.channels)
     if core is None:
         return None if gate is None else Site(head, gate, None, None, operands, 1, parameters)
+    if core.family in POOLS and gate is not None:  # computed whole, held row by row
+        assert group.core_node is not None
+        return Site(head, gate, None, None, (group.core_node, *operands), mask_block(gate), parameters)
     if core.family != "conv":
         return None
     block = choose_block(layer_of(gm, core, head), mask_block(gate))

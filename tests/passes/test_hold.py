@@ -175,10 +175,10 @@ def test_residual_sums_take_in_what_the_gate_holds_back() -> None:
 
 def test_what_is_held() -> None:
     gm = stream(seeded(Branches()), branches_clip()[0], Hold())
-    # materialised, read by an operator, and neither pool nor resize; "sigmoid" and "head" are outputs that none reads
-    assert len(held_nodes(gm)) == 4
+    # materialised, read by an operator, and no resize; "sigmoid" and "head" are outputs that none reads
+    assert len(held_nodes(gm)) == 5
     assert held_nodes(gm)[0] == "x"
-    assert len(g.states(gm.graph)) == 4  # one per held value: it is its own reference
+    assert len(g.states(gm.graph)) == 5  # one per held value: it is its own reference
 
 
 def test_the_output_of_an_island_is_held_as_a_whole() -> None:

@@ -119,6 +119,30 @@ def test_repeated_lines_are_read_where_they_are() -> None:
     assert not [node for node in portable.module.graph.nodes if "upsample" in str(node.target)]
 
 
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(5, 1, 2),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Sequential(nn.AvgPool2d(2), nn.SiLU()),
+        nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.Conv2d(8, 8, 1, groups=8)),
+    ],
+)
+def test_pools_are_held_row_by_row(pool: nn.Module, block: int) -> None:
+    clip = moving_clip(3, 21, 30)
+    model = seeded(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), pool, nn.Conv2d(8, 4, 1)))
+    portable = check(Variants(model, clip[0]).stream(HOLD, block=block), clip)
+    states = [state for state in portable.states if state.source is not None]
+    assert {state.layout for state in states[1:]} == {"rows"}  # the first is the frame
+
+
+def test_pools_on_a_frame() -> None:
+    clip = moving_clip(3, 21, 30)
+    model = seeded(nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 3)))
+    check(Variants(model, clip[0]).stream(HOLD), clip)
+
+
 def test_layers_that_read_one_position_follow_the_positions_of_what_they_read() -> None:
     clip = moving_clip(3, 24, 30)
     model = seeded(
