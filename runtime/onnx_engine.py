@@ -139,6 +139,7 @@ class OnnxStream(BaseStream):
         self.engine, self._manifest = engine, manifest
         self._bound = BoundState(engine.session, manifest, in_place)
         self._refreshed = False
+        self._finite = [np.empty(frame.shape, np.bool_) for frame in manifest.frames]  # new memory costs page faults
 
     def reset(self) -> None:
         """Forgets all frames: the next one is the first."""
@@ -174,7 +175,7 @@ class OnnxStream(BaseStream):
         self._since_refresh = None if since < 0 else since
 
     def _run(self, frames: list[Array]) -> list[Array]:
-        if not all(np.isfinite(frame).all() for frame in frames):
+        if not all(np.isfinite(frame, out=out).all() for frame, out in zip(frames, self._finite, strict=True)):
             raise FrameError("the frame holds NaN or infinity; the stream is as it was before")
         self._refreshed = self._is_due()
         outputs = self._bound.run(frames, self._refreshed)

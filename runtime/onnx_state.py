@@ -44,7 +44,7 @@ class BoundState:
             if record.state is None and record.dtype == "float32"
         }
         self._refresh = np.zeros(1, np.bool_)
-        self.active = np.zeros(len(manifest.layers), np.float32)
+        self.active = np.zeros(len(manifest.layers), np.int64)
         self._bindings = (session.binding(), session.binding())
         for binding in self._bindings:
             binding.set(manifest.refresh, self._refresh, is_input=True)

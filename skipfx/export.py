@@ -31,7 +31,7 @@ from skipfx.onnx_manifest import (
     leaf_names,
     state_names,
 )
-from skipfx.onnx_model import clean, halve_weights
+from skipfx.onnx_model import clean, halve_weights, join_lengths
 from skipfx.passes.portable import Portable, lower_portable
 from skipfx.to_onnx import OPSET, PORTABLE, to_onnx
 from skipfx.triton import triton_config
@@ -121,6 +121,7 @@ def _model(skip: "SkipModel", portable: Portable, opset: int) -> Any:
     found = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
     if found != (inputs, outputs):
         raise InternalError(f"the exporter lost inputs or outputs: expected {inputs} and {outputs}, got {found}")
+    join_lengths(model)
     stamped = {entry.domain: entry.version for entry in model.opset_import if entry.domain == ""}
     if stamped != {"": opset}:
         raise CompileError(f"opset {opset}: an operator of this model has no form in it (got {stamped}); try opset 20")

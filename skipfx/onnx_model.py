@@ -31,6 +31,32 @@ def clean(model: Any, metadata: Mapping[str, str]) -> None:
     model.opset_import.extend(kept)
 
 
+def join_lengths(model: Any) -> None:
+    """Takes a length as Shape gives it, [1], where the exporter makes a number of it and of that a tensor again."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    given, same = {value.name for value in model.graph.output}, {}
+    for node in model.graph.node:
+        number = made.get(node.input[0]) if node.op_type == "Unsqueeze" else None
+        length = made.get(number.input[0]) if number is not None and number.op_type == "Squeeze" else None
+        if length is not None and _is_single_length(length) and node.output[0] not in given:
+            same[node.output[0]] = length.output[0]
+    nodes = [node for node in model.graph.node if node.output[0] not in same]
+    for node in nodes:
+        node.input[:] = [same.get(name, name) for name in node.input]
+    read = {name for node in nodes for name in node.input} | given
+    for found, kept in (
+        (model.graph.node, [node for node in nodes if read.intersection(node.output)]),
+        (model.graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in read]),
+    ):
+        del found[:]
+        found.extend(kept)
+
+
+def _is_single_length(node: Any) -> bool:
+    limits = {attribute.name: attribute.i for attribute in node.attribute}
+    return node.op_type == "Shape" and limits.get("end") == limits.get("start", 0) + 1
+
+
 def halve_weights(model: Any) -> None:
     """Stores the weights of convolutions and matrix products as float16; a Cast gives them back as float32."""
     weights = {

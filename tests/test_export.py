@@ -104,6 +104,9 @@ def test_standard_operators_only_and_all_states(exported: Exported) -> None:
     onnx.checker.check_model(str(exported.path), full_check=True)
     assert [entry.domain for entry in model.opset_import] == [""]
     assert {node.domain for node in model.graph.node} == {""}
+    read = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= read
+    assert "Squeeze" not in {node.op_type for node in model.graph.node}  # lengths are tensors from the start
     manifest, inputs = exported.manifest, [value.name for value in model.graph.input]
     assert inputs == ["x", *(state.input for state in manifest.states), "skipfx_refresh"]
     assert len(manifest.states) >= len(exported.skip.init_state()) - 1

@@ -16,11 +16,11 @@ class Builder:
         self._calls: dict[Any, fx.Node] = {}
         self._constants: dict[Any, fx.Node] = {}
 
-    def call(self, target: Callable[..., Any], *args: Any) -> fx.Node:
+    def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         """The value of a call."""
-        key = (target, _hashable(args))
+        key = (target, _hashable(args), _hashable(tuple(kwargs.items())))
         if key not in self._calls:
-            self._calls[key] = self.graph.call_function(target, args)
+            self._calls[key] = self.graph.call_function(target, args, kwargs)
         return self._calls[key]
 
     def constant(self, tensor: Tensor) -> fx.Node:

@@ -27,6 +27,7 @@ def new_rows(low: Lowering, site: Site, active: ActiveSet) -> fx.Node:
     Pointwise operators are those of the model, on rows [m, C]; where parameters per channel stand beside them, on
     positions [m, C, 1, 1], which broadcast as the map [1, C, H, W] does.
     """
+    low.count(site, active.numbers)
     channels = int(g.value(site.head).shape[1])
     if site.core_node is not None and site.block > 1 and not site.operands:
         blocks = _pointwise(low, site.head, {site.core_node: _blocks(low, site, active)})

@@ -139,7 +139,7 @@ class Lowering:
             slot.following = slot.following or self.nchw(following)
         slots = [self.slots[key] for key in sorted(self.slots, key=lambda key: (key[0] == "~", len(key), key))]
         self.b.order_inputs([*(self.copies[frame] for frame in g.frames(graph)), *(s.node for s in slots), refresh])
-        counts = [self.b.call(aten.cat.default, self.counts)] if self.counts else []
+        counts = [self.b.call(aten.stack.default, self.counts)] if self.counts else []
         self.b.graph.output((*outputs, *(slot.following for slot in slots), *counts))
         return Portable(
             fx.GraphModule(self.b.root, self.b.graph),
@@ -204,14 +204,15 @@ class Lowering:
         each = self.b.call(aten.split_with_sizes.default, limits, [1] * len(tests))
         return self.b.call(getitem, each, tests.index(test))
 
-    def count(self, site: Site, marks: fx.Node) -> None:
-        """Counts a layer's active blocks: as many as there are marks, each 1.0, the others being 0.0; [k]."""
+    def count(self, site: Site, numbers: fx.Node) -> None:
+        """Counts a layer's active blocks, which have these numbers, [n]."""
         if site.core is None or site.core_node is None:
             return
         _, _, height, width = g.value(site.core_node).shape
         name = g.record(site.core_node).layer or site.core_node.name
         self.layers.append(Layer(name, site.core.macs, int(height * width), site.block))
-        self.counts.append(self.b.call(aten.sum.dim_IntList, marks, [0], True))
+        length = self.b.call(aten.sym_size.int, numbers, 0)
+        self.counts.append(self.b.call(aten.scalar_tensor.default, length, dtype=torch.int64))
 
     def parts(self, node: fx.Node, *, resized: bool = False) -> list[Part]:
         """The maps that a value is made of; `resized` as for `runs`."""

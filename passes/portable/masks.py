@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +18,6 @@ from skipfx.passes.portable.grid import (
     Pair,
     active_set,
     as_float,
-    is_set,
     reach,
     through_lines,
     union,
@@ -49,11 +50,19 @@ class Moves:
     size: Pair
     border: int
 
+    @property
+    def padded(self) -> Pair:
+        """Height and width with the border."""
+        return self.size[0] + 2 * self.border, self.size[1] + 2 * self.border
+
+    def flags(self, b: Builder) -> fx.Node:
+        """Whether each row moved, bool [(H + 2 border) (W + 2 border)]."""
+        return b.put(b.constant(torch.zeros(math.prod(self.padded), dtype=torch.bool)), self.rows, self.moved)
+
     def mask(self, b: Builder) -> fx.Node:
         """Where it moved, with the border, [1, 1, H + 2 border, W + 2 border]."""
-        high, wide = (length + 2 * self.border for length in self.size)
-        flat = b.put(b.constant(torch.zeros(high * wide)), self.rows, as_float(b, self.moved))
-        return b.reshape(flat, 1, 1, high, wide)
+        flat = b.put(b.constant(torch.zeros(math.prod(self.padded))), self.rows, as_float(b, self.moved))
+        return b.reshape(flat, 1, 1, *self.padded)
 
     def exact(self, b: Builder) -> fx.Node:
         """Where it moved, [1, 1, H, W]."""
@@ -133,7 +142,7 @@ def activate(low: Lowering, site: Site) -> ActiveSet | None:
     if site.core is not None:
         sources.append((site.core.inputs[0], window))
     if window == POINT and site.block == 1 and (moves := _moves(low, [source for source, _ in sources], size)):
-        return _followers(low, site, moves)
+        return _followers(low, moves)
     found = [_read(low, site, source, through) for source, through in sources]
     if any(p >= (k - 1) * d + 1 for p, k, d in zip(window.padding, window.kernel, window.dilation, strict=True)):
         found.append(as_float(low.b, low.refresh))  # windows that read nothing but padding
@@ -154,7 +163,6 @@ def blocks_of(low: Lowering, site: Site, mask: fx.Node) -> fx.Node:
 
 def chosen(low: Lowering, site: Site, mask: fx.Node) -> ActiveSet:
     """The blocks of a site that a mask names."""
-    low.count(site, low.b.reshape(mask, -1))
     border = low.borders.get(kind(site.head), 0) if site.block == 1 else 0
     return active_set(low.b, mask, extent(site.head), site.block, border)
 
@@ -166,16 +174,14 @@ def _moves(low: Lowering, sources: list[fx.Node], size: Pair) -> list[Moves]:
     return known if len(known) == len(found) else []
 
 
-def _followers(low: Lowering, site: Site, moves: list[Moves]) -> ActiveSet:
+def _followers(low: Lowering, moves: list[Moves]) -> ActiveSet:
     """Single positions that read only values at the same position: those of them that moved."""
-    b, size, border = low.b, moves[0].size, moves[0].border
+    b, first = low.b, moves[0]
     if len(moves) == 1:
-        low.count(site, as_float(b, moves[0].moved))
-        return ActiveSet(b.keep(moves[0].rows, moves[0].moved), size, 1, border)
-    mask = b.reshape(union(b, [each.mask(b) for each in moves]), -1)
-    low.count(site, mask)
-    every = torch.arange((size[0] + 2 * border) * (size[1] + 2 * border))
-    return ActiveSet(b.keep(b.constant(every), is_set(b, mask)), size, 1, border)
+        return ActiveSet(b.keep(first.rows, first.moved), first.size, 1, first.border)
+    flags = reduce(partial(b.call, aten.logical_or.default), [each.flags(b) for each in moves])
+    every = torch.arange(math.prod(first.padded))
+    return ActiveSet(b.keep(b.constant(every), flags), first.size, 1, first.border)
 
 
 def _read(low: Lowering, site: Site, source: fx.Node, window: Window) -> fx.Node | None:
