@@ -53,8 +53,8 @@ def join_lengths(model: Any) -> None:
 
 
 def _is_single_length(node: Any) -> bool:
-    limits = {attribute.name: attribute.i for attribute in node.attribute}
-    return node.op_type == "Shape" and limits.get("end") == limits.get("start", 0) + 1
+    limits: dict[str, int] = {attribute.name: attribute.i for attribute in node.attribute}
+    return bool(node.op_type == "Shape") and limits.get("end") == limits.get("start", 0) + 1
 
 
 def halve_weights(model: Any) -> None:
