@@ -1,7 +1,8 @@
 """Thresholds under which a stream does what is asked of it, on a clip."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 
@@ -14,15 +15,21 @@ LOWEST, HIGHEST, STEPS = 2.0**-8, 2.0**5, 9  # of a search, whose steps halve th
 INPUT_SHARES = (1.0, 0.25, 0.0)  # of the input threshold; the first that lets enough of the clip through is taken
 
 
-def with_thresholds(program: Program, threshold: float, input_threshold: float) -> Program:
-    """A program of which all thresholds are 1, with others; nothing is compiled again."""
-    w = program.w.copy()
+def with_thresholds(program: Program, threshold: float | Sequence[float], input_threshold: float) -> Program:
+    """A program of which all thresholds are 1, with others; nothing is compiled again.
+
+    Args:
+        program: the program.
+        threshold: of all values that are held, or of each of them, in the order of the network.
+        input_threshold: of the frames.
+    """
+    w, thresholds = program.w.copy(), repeat(threshold) if isinstance(threshold, float | int) else iter(threshold)
     for part in program.parts:
         end = part.call.begin + part.call.rows * Column.NUMBERS
         for row in program.c[part.call.begin : end].reshape(-1, Column.NUMBERS):
-            if row[Column.OP] in (Op.COMPARE, Op.COMPUTE):
-                factor = input_threshold if row[Column.FINITE] else threshold
-                at = row[Column.THRESHOLD]
+            at = row[Column.THRESHOLD]
+            if row[Column.OP] in (Op.COMPARE, Op.COMPUTE) and program.w[at]:
+                factor = input_threshold if row[Column.FINITE] else next(thresholds)
                 w[at : at + 2] *= (factor, factor**2)
     return replace(program, w=w)
 

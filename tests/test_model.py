@@ -44,7 +44,7 @@ def test_outputs_have_the_structure_and_values_of_the_model(skip: SkipModel, fra
     assert list(outputs) == ["map", "parts"] and isinstance(outputs["parts"], list)
     # batch-norm folding reorders float32 arithmetic
     torch.testing.assert_close(leaves(outputs), leaves(model(frame)), rtol=1e-5, atol=1e-5)
-    assert sorted(state) == ["fresh", *(f"state_{index:03d}" for index in range(4))]
+    assert sorted(state) == ["fresh", *(f"state_{index:03d}" for index in range(5))]
 
 
 @torch.no_grad()

@@ -76,19 +76,15 @@ def write_frame(low: Lowering, site: Site, gate: fx.Node, test: fx.Node) -> None
     limit = low.limit(test)
     cells = Cells(found, distance, limit, _cells(b, distance, limit, found))
     active = active_set(b, cells.mask, found.padded, CELL)
-    lines = torch.arange(CELL) * found.row
-    index = active.reads(b, POINT, 0, found.row, (lines + found.planes[:, None]).reshape(-1) // CELL, CELL)
-    fresh, held = (
-        b.reshape(b.take(rows, index), -1, found.shape[0], CELL * CELL)
-        for rows in (b.reshape(new, -1, CELL), former.node)
-    )
-    far = b.take(b.reshape(distance, -1, CELL), active.reads(b, POINT, 0, found.row, lines // CELL, CELL))
-    moved = b.call(aten.gt.Tensor, b.reshape(far, -1, 1, CELL * CELL), limit)
-    blocks = b.call(aten.where.self, moved, fresh, held)
+    here = active.reads(b, POINT, 0, found.row, torch.arange(CELL) * found.row // CELL, CELL)
+    index = b.call(aten.add.Tensor, here, b.constant(found.planes[:, None, None] // CELL))
+    fresh, held = b.take(b.reshape(new, -1, CELL), index), b.take(former.node, index)
+    far = b.take(b.reshape(distance, -1, CELL), here)
+    blocks = b.call(aten.where.self, b.call(aten.gt.Tensor, far, limit), fresh, held)
     found.rows = former.following = b.put(former.node, b.reshape(index, -1), b.reshape(blocks, -1, CELL))
     low.maps[site.seen] = found
     if site.fold > 1:
-        _fold(low, site, active, blocks, b.reshape(far, -1, 1, CELL, CELL), limit)
+        _fold(low, site, active, blocks, far, limit)
     else:
         low.cells[site.seen] = cells
 
@@ -100,8 +96,8 @@ def _fold(low: Lowering, site: Site, active: ActiveSet, blocks: fx.Node, far: fx
         low: the lowering.
         site: the frame.
         active: cells that changed.
-        blocks: what they hold now, [n, C, CELL^2].
-        far: how far their pixels moved, [n, 1, CELL, CELL].
+        blocks: what they hold now, [C, n, CELL, CELL]: channels first, so that one mask serves them whole.
+        far: how far their pixels moved, [n, CELL, CELL].
         limit: what that must exceed, [1].
     """
     b, fold, channels = low.b, site.fold, int(g.value(site.head).shape[1])
@@ -110,9 +106,10 @@ def _fold(low: Lowering, site: Site, active: ActiveSet, blocks: fx.Node, far: fx
     found = low.folded[site.seen] = Map((channels * fold**2, *size), border)
     former = low.copied(site.head, found)
     inner = [CELL // fold, fold]
-    rows = b.call(aten.permute.default, b.reshape(blocks, -1, channels, *inner, *inner), [0, 2, 4, 1, 3, 5])
+    rows = b.call(aten.permute.default, b.reshape(blocks, channels, -1, *inner, *inner), [1, 2, 4, 0, 3, 5])
     own = replace(active, size=size, block=CELL // fold).rows(b, border, found.row)
-    moved = b.call(aten.gt.Tensor, b.call(aten.max_pool2d.default, far, [fold] * 2, [fold] * 2), limit)
+    farthest = b.call(aten.max_pool2d.default, b.reshape(far, -1, 1, CELL, CELL), [fold] * 2)
+    moved = b.call(aten.gt.Tensor, farthest, limit)
     found.rows = former.following = b.put(former.node, own, b.reshape(rows, -1, found.shape[0]))
     low.moves[site.seen] = Moves(own, b.reshape(moved, -1), size, border)
 
