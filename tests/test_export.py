@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from skipfx.errors import ArtifactError, CompileError, FrameError, OptionError, UsageError
@@ -28,13 +29,14 @@ from tests.networks import Branches, Squeeze, moving_clip, seeded
 
 Array = NDArray[Any]
 SIZE = (3, 24, 30)
-REFRESHED = (0, 5)
+MOVING, REFRESHED = 10, (0, 5)
 HOLD = Hold(threshold=0.1, input_threshold=0.1)
 TOLERANCE = 1e-5  # of an output's largest value
 
 
 def clip() -> list[Array]:
-    return [frame.numpy() for (frame,) in moving_clip(*SIZE, length=10)]
+    moving = [frame.numpy() for (frame,) in moving_clip(*SIZE, length=MOVING)]
+    return [*moving, moving[-1], moving[-1]]  # in the end nothing moves
 
 
 @dataclasses.dataclass
@@ -73,7 +75,19 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export(skip, tmp_path_factory.mktemp("normed") / "model.onnx", opset=18, external_data=True)
 
 
-@pytest.fixture(params=["held", "normed"])
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    stem = nn.Sequential(nn.Conv2d(3, 8, 6, stride=2, padding=2), nn.SiLU())
+    model = seeded(nn.Sequential(stem, nn.MaxPool2d(5, 1, 2), nn.Conv2d(8, 4, 3, padding=1)))
+    skip = transform(model, moving_clip(*SIZE)[0], gate=Hold(threshold=0.1, input_threshold=0.1, dilation=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "SHARE", 0)  # whatever a layer costs
+        exported = export(skip, tmp_path_factory.mktemp("folded") / "model.onnx")
+    assert 3 * 2**2 in [state.size[0] for state in exported.manifest.states]  # channels of the folded frame
+    return exported
+
+
+@pytest.fixture(params=["held", "normed", "folded"])
 def exported(request: pytest.FixtureRequest) -> Exported:
     found: Exported = request.getfixturevalue(request.param)
     return found
@@ -88,7 +102,7 @@ def check(engine: OnnxEngine, exported: Exported, tolerance: float = TOLERANCE, 
             assert left.shape == right.shape
             assert float(np.abs(left - right).max()) <= tolerance * float(np.abs(right).max()), f"frame {index}"
         assert stream.stats.refreshed == (index in REFRESHED)
-        assert 0 < stream.stats.active_fraction <= 1
+        assert 0 < stream.stats.active_fraction <= 1 or index >= MOVING
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -108,7 +122,7 @@ def test_standard_operators_only_and_all_states(exported: Exported) -> None:
     assert {tensor.name for tensor in model.graph.initializer} <= read
     assert "Squeeze" not in {node.op_type for node in model.graph.node}  # lengths are tensors from the start
     manifest, inputs = exported.manifest, [value.name for value in model.graph.input]
-    assert inputs == ["x", *(state.input for state in manifest.states), "skipfx_refresh"]
+    assert inputs == [manifest.frames[0].name, *(state.input for state in manifest.states), "skipfx_refresh"]
     assert len(manifest.states) >= len(exported.skip.init_state()) - 1
     assert [state.input for state in manifest.states] == sorted(state.input for state in manifest.states)
     assert {entry.key: entry.value for entry in model.metadata_props}[KEY] == manifest.model_dump_json()

@@ -108,7 +108,9 @@ def _fold(low: Lowering, site: Site, active: ActiveSet, blocks: fx.Node, far: fx
     inner = [CELL // fold, fold]
     rows = b.call(aten.permute.default, b.reshape(blocks, channels, -1, *inner, *inner), [1, 2, 4, 0, 3, 5])
     own = replace(active, size=size, block=CELL // fold).rows(b, border, found.row)
-    farthest = b.call(aten.max_pool2d.default, b.reshape(far, -1, 1, CELL, CELL), [fold] * 2)
+    # no max-pool: OpenVINO refuses one over nothing
+    lines = b.call(aten.amax.default, b.reshape(far, -1, CELL // fold, fold, CELL), [2])
+    farthest = b.call(aten.amax.default, b.reshape(lines, -1, (CELL // fold) ** 2, fold), [2])
     moved = b.call(aten.gt.Tensor, farthest, limit)
     found.rows = former.following = b.put(former.node, own, b.reshape(rows, -1, found.shape[0]))
     low.moves[site.seen] = Moves(own, b.reshape(moved, -1), size, border)
