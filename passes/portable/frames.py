@@ -108,7 +108,7 @@ def _fold(low: Lowering, site: Site, active: ActiveSet, blocks: fx.Node, far: fx
     inner = [CELL // fold, fold]
     rows = b.call(aten.permute.default, b.reshape(blocks, channels, -1, *inner, *inner), [1, 2, 4, 0, 3, 5])
     own = replace(active, size=size, block=CELL // fold).rows(b, border, found.row)
-    # no max-pool: OpenVINO refuses one over nothing
+    # maxima of parts, since OpenVINO gets a max-pool over an empty batch wrong
     lines = b.call(aten.amax.default, b.reshape(far, -1, CELL // fold, fold, CELL), [2])
     farthest = b.call(aten.amax.default, b.reshape(lines, -1, (CELL // fold) ** 2, fold), [2])
     moved = b.call(aten.gt.Tensor, farthest, limit)
