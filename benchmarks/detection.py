@@ -9,6 +9,7 @@ not in it.
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -56,10 +57,15 @@ def main() -> None:
 
 def precision(network: Callable[..., Any], clip: Clip, start: int = 0) -> float:
     """AP of a network on a clip, whose first frame is the video's of that number."""
-    detector, truth = Detector(), true_boxes((clip[0][0].shape[2], clip[0][0].shape[3]))
+    detector, truth = _detector(), true_boxes((clip[0][0].shape[2], clip[0][0].shape[3]))
     with torch.no_grad():
         found = [detector.boxes(network(frame)) for (frame,) in clip]
     return average_precision(found, [truth[start + index] for index in range(len(clip))])
+
+
+@cache
+def _detector() -> Detector:
+    return Detector()  # its weights are read once, however many settings are tried
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from skipfx.passes.portable.grid import (
     union,
 )
 from skipfx.passes.portable.maps import Map, crop
-from skipfx.passes.portable.sites import kind, runs
+from skipfx.passes.portable.sites import POOLS, kind, runs
 from skipfx.passes.rules import POINT, Local, Window, local
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from skipfx.passes.portable.sites import Site
 
 aten = torch.ops.aten
-WINDOWED = ("conv", "max_pool", "avg_pool")
+WINDOWED = ("conv", *POOLS)
 
 
 @dataclass(frozen=True)
