@@ -33,7 +33,7 @@ from skipfx.plan import (
 from skipfx.runtime.cores import Cores
 from skipfx.runtime.dense_rows import fill_dense, fill_give
 from skipfx.runtime.gate_rows import fill
-from skipfx.runtime.image import Call, EpilogueSpec, Image, LayerCell, arrays, floats
+from skipfx.runtime.image import Call, EpilogueSpec, Fused, Image, LayerCell, arrays, floats
 from skipfx.runtime.kernels.table import (
     HEAVY,
     LANES,
@@ -65,7 +65,7 @@ class Assembler:
         self.rows: list[Row] = []
         self.layers: list[LayerCell] = []
         self.epilogues: list[EpilogueSpec] = []
-        self.fused: list[Pair] = []
+        self.fused: list[Fused] = []
         self.dense: list[Hashable] = []
 
     def assemble(self) -> Image:
@@ -182,7 +182,9 @@ class Assembler:
         """As many tiles at a time as fit; more where the weights are so many that they should serve longer."""
         groups, group_out, panels, blocks = (int(row[k]) for k in (K.GROUPS, K.GROUP_OUT, K.PANELS, K.BLOCKS))
         pitch = (groups - 1) * group_out + (panels * blocks + 1) * LANES
-        tiles = max(1, SCRATCH * (4 if weights > HEAVY else 1) // (pitch * TILE))
+        serve = 4 * -(-weights // HEAVY) if weights > HEAVY else 1
+        positions = int(row[K.HEIGHT] * row[K.WIDTH])
+        tiles = min(max(1, SCRATCH * serve // (pitch * TILE)), -(-positions // TILE))
         row[K.SCRATCH_PITCH], row[K.CHUNK] = pitch, tiles
         self.memory.need_scratch(pitch * max(TILE * tiles, *(tile.positions for tile in self.cores.tiles)))
         self.memory.need_spots(TILE * tiles)
@@ -207,7 +209,9 @@ class Assembler:
         """A convolution and simple arithmetic: longer code for every position of a tile takes longer to fetch."""
         row[K.FUSED] = -1
         if row[K.RUN] and size(expr, [0] * (1 + OPERAND_COUNT)) <= SIMPLE:
-            row[K.FUSED] = number(self.fused, (int(row[K.CORE]), int(row[K.EPILOGUE])))
+            spare = row[K.SPARE] if row[K.GROUPS] == 1 else 0
+            cut = bool(-row[K.GROUP_OUT] % LANES > spare)
+            row[K.FUSED] = number(self.fused, Fused(int(row[K.CORE]), int(row[K.EPILOGUE]), cut))
 
     def _operand(self, operand: View | Floats) -> tuple[tuple[int, ...], tuple[int, int, int]]:
         """Height, width and channels of an operand, and its place as `Layout.place` gives it; of a constant, in w."""

@@ -8,7 +8,7 @@ import numpy as np
 from skipfx.numbering import number
 from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
-from skipfx.runtime.kernels.table import LANES, OUTSIDE, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
+from skipfx.runtime.kernels.table import LANES, OUTSIDE, SUMS, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
 from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
@@ -67,10 +67,17 @@ class Cores:
                 row[K.WINDOW_LINES], row[K.WINDOW_TABLE] = len(lines), self.memory.c.add(lines)
 
     def _tile(self, step: Compute) -> Tile:
-        """The widest tile whose panels the output channels of a group fill."""
+        """The largest tile whose panels the output channels of a group fill.
+
+        The positions of a tile share weights; with one filter per channel each sum reads an input of its own, too, and
+        more positions than hide the latency only make the code longer.
+        """
         groups = step.groups if step.core == "conv" else 1
         vectors = -(-step.out.channels // groups // LANES)
-        tile = max((tile for tile in self.tiles if vectors % tile.vectors == 0), key=lambda tile: tile.vectors)
+        fitting = [tile for tile in self.tiles if vectors % tile.vectors == 0]
+        tile = max(fitting, key=lambda tile: tile.positions * tile.vectors)
+        if tile.precision is None and step.core == "depthwise":
+            return tile._replace(positions=min(tile.positions, SUMS // tile.vectors))
         if tile.precision is None or step.core == "depthwise":
             return tile
         return tile._replace(shape=shape_class(vectors, step.size[0] * step.size[1]))

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipfx.plan import Buffer, Pair, Segment
+from skipfx.plan import Buffer, Segment
 from skipfx.runtime.kernels.table import LANES, CoreSpec
 
 if TYPE_CHECKING:
@@ -67,6 +67,19 @@ class Call:
         return self.takes + self.computes + self.gives
 
 
+class Fused(NamedTuple):
+    """A core and an epilogue in one kernel.
+
+    Attributes:
+        core, epilogue: their numbers.
+        cut: the last vector of channels is not whole, and nothing may be written behind it.
+    """
+
+    core: int
+    epilogue: int
+    cut: bool
+
+
 @dataclass(frozen=True)
 class Image:
     """An assembled plan.
@@ -77,7 +90,7 @@ class Image:
         held_bytes: bytes of the values that are held, without borders and bookkeeping.
         w, c: the shared constants.
         cores, epilogues: what the compiled module must hold,
-        fused: numbers of a core and of the epilogue that are one kernel too, for a refresh on a CPU,
+        fused: those that are one kernel too, for a refresh on a CPU,
         dense: and the kernels of dense islands, on a GPU.
     """
 
@@ -90,7 +103,7 @@ class Image:
     layers: tuple[LayerCell, ...]
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
-    fused: tuple[Pair, ...]
+    fused: tuple[Fused, ...]
     dense: tuple[Any, ...]
 
 

@@ -14,7 +14,7 @@ from skipfx.runtime.kernels.table import Precision, Tile
 TILES = {
     "x86-64-v2": (Tile(3, 1),),  # 16 registers of 4 numbers
     "x86-64-v3": (Tile(6, 1),),  # 16 of 8
-    "x86-64-v4": (Tile(12, 1), Tile(6, 2), Tile(6, 3)),  # 32 of 16
+    "x86-64-v4": (Tile(12, 1), Tile(6, 3), Tile(12, 2)),  # 32 of 16
     "armv8-a": (Tile(6, 1),),  # 32 of 4
 }
 

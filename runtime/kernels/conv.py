@@ -1,18 +1,20 @@
 """Convolution at arbitrary positions: a register tile of some positions x some vectors of output channels.
 
+What is left of a chunk is computed by half a tile, where that is enough and still fast.
+
 The input is [positions, channels] with a border of zeros, so each position is one base offset and the loops over the
 window have no tests. Weights are packed [panels, kh, kw, C_in, panel]; a panel stays in the cache over the tiles of a
 chunk. Sums run in one order whatever the tile and the active set, so a value does not depend on what else is computed.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.approach import ahead, asks
 from skipfx.runtime.kernels.memory import offset
-from skipfx.runtime.kernels.table import LANES, Column, Tile
+from skipfx.runtime.kernels.table import LANES, SUMS, Column, Tile
 
 K = Column
 
@@ -49,9 +51,15 @@ def multiply(sums: Any, p: Any, source: Any, at: Any, weights: Any, weight: Any)
 End = Callable[..., None]
 
 
-def registers(tile: Tile) -> list[Any]:
+def registers(positions: int, vectors: int) -> list[Any]:
     """The sums of a tile: a buffer per vector, because TVM puts what is larger than a kilobyte on the heap."""
-    return [T.alloc_buffer((tile.positions, LANES), "float32") for _ in range(tile.vectors)]
+    return [T.alloc_buffer((positions, LANES), "float32") for _ in range(vectors)]
+
+
+def rest(tile: Tile) -> int:
+    """Positions of the tile that computes what is left of a chunk: half as many, if its sums still hide the latency."""
+    half = tile.positions // 2
+    return half if half * tile.vectors >= SUMS else 0
 
 
 def each(function: Callable[..., None], sums: list[Any], p: Any, places: list[tuple[Any, Any]], *values: Any) -> None:
@@ -77,8 +85,45 @@ def channel(mem: Any, row: Any, panel: Any) -> Any:
     return panel // panels * mem.c[row + K.GROUP_OUT] + panel % panels * (mem.c[row + K.BLOCKS] * LANES)
 
 
+class Panel(NamedTuple):
+    """What the tiles of a panel share: window, where weights and bias begin, the first channels read and written."""
+
+    kernel_h: Any
+    kernel_w: Any
+    run: Any
+    step_h: Any
+    step_w: Any
+    source: Any
+    weight: Any
+    bias: Any
+    at: Any
+    asked: Any
+
+
 def conv(tile: Tile, end: End) -> Callable[..., None]:
     """The body for a register tile; `end` is given the sums, bias included, of a panel at its positions."""
+
+    @T.inline
+    def tiled(
+        mem: Any, task: Any, row: Any, first: Any, count: Any, at: Any, panel: Any, of: Any, positions: Any
+    ) -> None:
+        done = T.Bind(at)
+        width = T.meta_var(tile.vectors * LANES)
+        if of.asked:
+            ahead(mem, row, first, count, done, positions, of.at, width)
+        base = T.alloc_buffer((positions,), "int64")
+        sums = T.meta_var(registers(positions, tile.vectors))
+        for p in T.unroll(positions):
+            base[p] = of.source + offset(mem, row, mem.q[first + done + p])
+            each(load, sums, p, [(mem.w, of.bias)])
+        for kh in range(of.kernel_h):
+            for kw in range(of.kernel_w):
+                for k in range(of.run):
+                    for p in T.unroll(positions):
+                        x = T.Bind(mem.a[base[p] + kh * of.step_h + kw * of.step_w + k])
+                        tap = T.meta_var(of.weight + ((kh * of.kernel_w + kw) * of.run + k) * width)
+                        each(accumulate, sums, p, [(mem.w, tap)], x)
+        end(mem, task, row, first, done, panel, of.at, sums, positions)
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
@@ -94,23 +139,14 @@ def conv(tile: Tile, end: End) -> Callable[..., None]:
         at = T.Bind(channel(mem, row, panel))
         source = T.Bind(mem.c[row + K.IN] + group * mem.c[row + K.GROUP_IN])
         asked = T.Bind(asks(mem, row))
-        for number in range((count + tile.positions - 1) // tile.positions):
-            done = T.Bind(number * tile.positions)
-            if asked:
-                ahead(mem, row, first, count, done, tile.positions, at, width)
-            base = T.alloc_buffer((tile.positions,), "int64")
-            sums = T.meta_var(registers(tile))
-            for p in T.unroll(tile.positions):
-                base[p] = source + offset(mem, row, mem.q[first + done + p])
-                each(load, sums, p, [(mem.w, bias)])
-            for kh in range(kernel_h):
-                for kw in range(kernel_w):
-                    for k in range(run):
-                        for p in T.unroll(tile.positions):
-                            x = T.Bind(mem.a[base[p] + kh * step_h + kw * step_w + k])
-                            tap = T.meta_var(weight + ((kh * kernel_w + kw) * run + k) * width)
-                            each(accumulate, sums, p, [(mem.w, tap)], x)
-            end(mem, task, row, first, done, panel, at, sums, tile.positions)
+        of = T.meta_var(Panel(kernel_h, kernel_w, run, step_h, step_w, source, weight, bias, at, asked))
+        small = T.meta_var(rest(tile))
+        whole = T.Bind((count + (tile.positions - small - 1)) // tile.positions)
+        for number in range(whole):
+            tiled(mem, task, row, first, count, number * tile.positions, panel, of, tile.positions)
+        if small > 0:
+            if count > whole * tile.positions:
+                tiled(mem, task, row, first, count, whole * tile.positions, panel, of, small)
 
     return body
 
@@ -135,7 +171,7 @@ def depthwise(tile: Tile, end: End) -> Callable[..., None]:
                 start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done + p])
             for part in range(padded // width):
                 at = T.Bind(part * width)
-                sums = T.meta_var(registers(tile))
+                sums = T.meta_var(registers(tile.positions, tile.vectors))
                 for p in T.unroll(tile.positions):
                     each(load, sums, p, [(mem.w, mem.c[row + K.BIAS] + at)])
                 for kh in range(mem.c[row + K.KERNEL_H]):

@@ -57,8 +57,13 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
     return value
 
 
-def to_map(value: Value) -> Callable[..., None]:
-    """The end of a convolution's tile on a refresh (`conv.End`): new values where they are held."""
+def to_map(value: Value, cut: bool) -> Callable[..., None]:
+    """The end of a convolution's tile on a refresh (`conv.End`): new values where they are held.
+
+    Args:
+        value: the arithmetic.
+        cut: the last vector of a group's channels is not whole, and nothing may be written behind it.
+    """
 
     @T.inline
     def whole(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
@@ -66,7 +71,7 @@ def to_map(value: Value) -> Callable[..., None]:
             mem.a[out + at + v] = value(mem, row, sums[p, v], y, x, at, v)
 
     @T.inline
-    def cut(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
+    def part(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
         new = T.alloc_buffer((LANES,), "float32")
         for v in T.vectorized(LANES):
             new[v] = value(mem, row, sums[p, v], y, x, at, v)
@@ -94,10 +99,10 @@ def to_map(value: Value) -> Callable[..., None]:
     ) -> None:
         end = T.Bind((panel // mem.c[row + K.PANELS] + 1) * mem.c[row + K.GROUP_OUT])
         left = T.Bind(end - at - (len(sums) - 1) * LANES)  # channels in the last vector
-        if left + mem.c[row + K.SPARE] >= LANES:  # outside of the loop over positions: inside, sums go through memory
-            every(mem, row, first + done, at, sums, positions, left, whole)
+        if cut and left < LANES:  # outside of the loop over positions: inside, sums go through memory
+            every(mem, row, first + done, at, sums, positions, left, part)
         else:
-            every(mem, row, first + done, at, sums, positions, left, cut)
+            every(mem, row, first + done, at, sums, positions, left, whole)
 
     return body
 

@@ -15,8 +15,7 @@ from tvm.ir import GlobalVar
 from tvm.script import tirx as T
 from tvm.tirx import PrimFunc
 
-from skipfx.plan import Pair
-from skipfx.runtime.image import EpilogueSpec
+from skipfx.runtime.image import EpilogueSpec, Fused
 from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.active import active
 from skipfx.runtime.kernels.approach import approach
@@ -65,8 +64,8 @@ CORES: dict[Core, Body] = {
 }
 
 
-def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Pair]) -> IRModule:
-    """The module for the given cores and epilogues in the order of their numbers, and for pairs of them."""
+def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Fused]) -> IRModule:
+    """The module for the given cores and epilogues in the order of their numbers, and for some of both in one."""
     functions: dict[GlobalVar, PrimFunc] = {}
 
     def define(name: str, body: Body) -> GlobalVar:
@@ -78,8 +77,8 @@ def step_module(cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fu
     used = {number: define(f"core_{number}", _core(spec, to_scratch)) for number, spec in enumerate(cores)}
     ends = {number: define(f"epilogue_{number}", epilogue(value)) for number, value in enumerate(values)}
     both = {
-        number: define(f"fused_{number}", _core(cores[core], to_map(values[end])))
-        for number, (core, end) in enumerate(fused)
+        number: define(f"fused_{number}", _core(cores[one.core], to_map(values[one.epilogue], one.cut)))
+        for number, one in enumerate(fused)
     }
     steps = {op: define(op.name.lower(), body) for op, body in STEPS.items()}
     steps[Op.COMPUTE] = define("compute", _compute(used, ends, both, define("settle", settle)))

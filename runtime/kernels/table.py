@@ -24,6 +24,7 @@ from typing import Final, Literal, NamedTuple, get_args
 TASKS: Final = 16  # counts and lists are kept per task; more threads than this are not used
 TILE: Final = 12  # lists are filled up to a multiple of it; register tiles hold a divisor of it
 LANES: Final = 16  # channels of a vector
+SUMS: Final = 12  # vectors that hide how long a multiply-add takes: two begin in a cycle, and end four to six later
 SCRATCH: Final = 4096  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
 TAPS: Final = 3  # of a gate's window that are weighed at a time
