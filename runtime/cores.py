@@ -8,7 +8,7 @@ import numpy as np
 from skipfx.numbering import number
 from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
-from skipfx.runtime.kernels.table import LANES, OUTSIDE, SUMS, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
+from skipfx.runtime.kernels.table import LANES, OUTSIDE, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
 from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
@@ -77,10 +77,10 @@ class Cores:
         fitting = [tile for tile in self.tiles if vectors % tile.vectors == 0]
         tile = max(fitting, key=lambda tile: tile.positions * tile.vectors)
         if tile.precision is None and step.core == "depthwise":
-            return tile._replace(positions=min(tile.positions, SUMS // tile.vectors))
-        if tile.precision is None or step.core == "depthwise":
-            return tile
-        return tile._replace(shape=shape_class(vectors, step.size[0] * step.size[1]))
+            return tile._replace(positions=tile.half or tile.positions)
+        if tile.precision is not None and step.core == "conv":
+            return tile._replace(shape=shape_class(vectors, step.size[0] * step.size[1]))
+        return tile
 
     def _tables(self, row: Row, step: Compute) -> None:
         pitches = np.array([row[K.IN_ROW], row[K.IN_PIXEL], 1])

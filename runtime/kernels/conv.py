@@ -1,6 +1,6 @@
 """Convolution at arbitrary positions: a register tile of some positions x some vectors of output channels.
 
-What is left of a chunk is computed by half a tile, where that is enough and still fast.
+What is left of a chunk is computed by half a tile, where that is enough and fast.
 
 The input is [positions, channels] with a border of zeros, so each position is one base offset and the loops over the
 window have no tests. Weights are packed [panels, kh, kw, C_in, panel]; a panel stays in the cache over the tiles of a
@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.approach import ahead, asks
 from skipfx.runtime.kernels.memory import offset
-from skipfx.runtime.kernels.table import LANES, SUMS, Column, Tile
+from skipfx.runtime.kernels.table import LANES, Column, Tile
 
 K = Column
 
@@ -54,12 +54,6 @@ End = Callable[..., None]
 def registers(positions: int, vectors: int) -> list[Any]:
     """The sums of a tile: a buffer per vector, because TVM puts what is larger than a kilobyte on the heap."""
     return [T.alloc_buffer((positions, LANES), "float32") for _ in range(vectors)]
-
-
-def rest(tile: Tile) -> int:
-    """Positions of the tile that computes what is left of a chunk: half as many, if its sums still hide the latency."""
-    half = tile.positions // 2
-    return half if half * tile.vectors >= SUMS else 0
 
 
 def each(function: Callable[..., None], sums: list[Any], p: Any, places: list[tuple[Any, Any]], *values: Any) -> None:
@@ -140,13 +134,12 @@ def conv(tile: Tile, end: End) -> Callable[..., None]:
         source = T.Bind(mem.c[row + K.IN] + group * mem.c[row + K.GROUP_IN])
         asked = T.Bind(asks(mem, row))
         of = T.meta_var(Panel(kernel_h, kernel_w, run, step_h, step_w, source, weight, bias, at, asked))
-        small = T.meta_var(rest(tile))
-        whole = T.Bind((count + (tile.positions - small - 1)) // tile.positions)
+        whole = T.Bind((count + (tile.positions - tile.half - 1)) // tile.positions)
         for number in range(whole):
             tiled(mem, task, row, first, count, number * tile.positions, panel, of, tile.positions)
-        if small > 0:
+        if tile.half > 0:
             if count > whole * tile.positions:
-                tiled(mem, task, row, first, count, whole * tile.positions, panel, of, small)
+                tiled(mem, task, row, first, count, whole * tile.positions, panel, of, tile.half)
 
     return body
 

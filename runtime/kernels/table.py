@@ -109,6 +109,12 @@ class Tile(NamedTuple):
     precision: Precision | None = None
     shape: str = ""
 
+    @property
+    def half(self) -> int:
+        """Positions of half a tile, if its sums still hide how long a multiply-add takes; else 0."""
+        half = self.positions // 2
+        return half if half * self.vectors >= SUMS else 0
+
 
 def shape_class(vectors: int, positions: int) -> str:
     """The class of a convolution on a GPU.
