@@ -80,7 +80,7 @@ def channel(mem: Any, row: Any, panel: Any) -> Any:
 
 
 class Panel(NamedTuple):
-    """What the tiles of a panel share: window, where weights and bias begin, the first channels read and written."""
+    """What the tiles of a panel share: its window, where it reads and writes, and whether memory is asked for ahead."""
 
     kernel_h: Any
     kernel_w: Any
@@ -99,9 +99,9 @@ def conv(tile: Tile, end: End) -> Callable[..., None]:
 
     @T.inline
     def tiled(
-        mem: Any, task: Any, row: Any, first: Any, count: Any, at: Any, panel: Any, of: Any, positions: Any
+        mem: Any, task: Any, row: Any, first: Any, count: Any, begin: Any, panel: Any, of: Any, positions: Any
     ) -> None:
-        done = T.Bind(at)
+        done = T.Bind(begin)
         width = T.meta_var(tile.vectors * LANES)
         if of.asked:
             ahead(mem, row, first, count, done, positions, of.at, width)

@@ -12,7 +12,7 @@ from skipfx.passes.lower import lower
 from skipfx.plan import Buffer, Compute, Ingest, Plan
 from skipfx.runtime.assemble import Assembler
 from skipfx.runtime.image import origin, pitch, positions
-from skipfx.runtime.kernels.table import LANES, Column, Core, Op, Tile
+from skipfx.runtime.kernels.table import LANES, SCRATCH, TILE, Column, Core, Op, Tile
 from skipfx.runtime.pack import pack_conv, pack_depthwise, pad_channels
 from skipfx.transformation import transform
 from tests.networks import Branches, Squeeze, TwoFrames, seeded
@@ -125,6 +125,19 @@ def test_a_refresh_runs_simple_ends_in_the_convolution() -> None:
     assert c == -1
     for row in (rows[0], rows[3]):
         assert image.fused[row[K.FUSED]] == (row[K.CORE], row[K.EPILOGUE], True)
+
+
+def test_large_weights_serve_more_positions() -> None:
+    """Scratch holds a few tiles at a time, and a whole map where weights are too many to be read again and again."""
+    net = Net(lambda m, x: [m.light(x), m.heavy(x)], light=nn.Conv2d(512, 256, 1), heavy=nn.Conv2d(512, 256, 3))
+    plan = lower(transform(net, (noise(1, 512, 10, 10),), gate=Hold(threshold=0.1)).graph_module)
+    assembler = Assembler(plan, 1.0, [Tile(12, 2)])
+    assembler.assemble()
+    light, heavy = (row for row in assembler.rows if row[K.OP] == Op.COMPUTE)
+    pitch = (256 // LANES + 1) * LANES
+    assert light[K.SCRATCH_PITCH] == heavy[K.SCRATCH_PITCH] == pitch
+    assert light[K.CHUNK] == SCRATCH // (TILE * pitch)
+    assert heavy[K.CHUNK] == -(-8 * 8 // TILE) > light[K.CHUNK]
 
 
 def test_layers_with_the_same_window_share_a_list() -> None:

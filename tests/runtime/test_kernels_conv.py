@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skipfx.runtime.kernels.table import TILE
 from tests.networks import Frames
 from tests.runtime.check import Net, assert_agrees, assert_close, changing, compiled, flat, reference
 
@@ -104,3 +105,17 @@ def test_large_chunks() -> None:
     """More active positions than one chunk of scratch holds, and channels that leave one tile per chunk."""
     net = Net(lambda m, x: m.wide(m.deep(x)), deep=nn.Conv2d(2, 700, 1), wide=nn.Conv2d(700, 2, 3, padding=1))
     assert_agrees(net, changing((2, 40, 37), seed=4))
+
+
+@pytest.mark.parametrize("given", [16, 32, 48, 80])
+def test_every_number_of_positions(given: int) -> None:
+    """Lists that end anywhere in a register tile, with panels of one to three vectors; the last frame changes whole."""
+    net = Net(lambda m, x: m.conv(x), conv=nn.Conv2d(3, given, (3, 1)))
+    frames = [torch.zeros(1, 3, 3, 2 * TILE + 2)]
+    for count in range(1, frames[0].shape[3] + 1):
+        frames.append(frames[-1].clone())
+        frames[-1][..., :count] = count
+    engine = assert_agrees(net, [(frame,) for frame in frames])
+    stream = engine.stream()
+    found = [(stream(frame), stream.stats.layers["conv"])[1] for frame in frames]
+    assert found == [1.0, *(count / (2 * TILE + 2) for count in range(1, 2 * TILE + 3))]
