@@ -89,7 +89,7 @@ def test_a_shut_gate_keeps_what_it_was_shown() -> None:
     with torch.no_grad():
         parameters["_gate_weight"].fill_(1 / parameters["_gate_weight"].numel())
         parameters["_gate_bias"].fill_(-eps)
-    slow = [(CLIP[0][0] + 0.01 * time,) for time in range(50)]  # the fifth step opens the gate, by far more than rounding
+    slow = [(CLIP[0][0] + 0.01 * time,) for time in range(50)]  # the fifth step opens the gate
     found = [mine for (mine, *_) in run_clip(gm, slow)]
     fired = [not torch.equal(mine, before) for before, mine in pairwise(found)]
     assert 8 <= sum(fired) < 25
