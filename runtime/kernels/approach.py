@@ -16,12 +16,13 @@ READ, WRITE = 0, 1
 KEEP, DATA = 3, 1  # in all caches; not instructions
 LARGE = 1 << 18  # floats of a map that fills the second cache
 AHEAD = 24  # positions between a window that is asked for and the one that is read
+PAGE = 1024  # floats; across pages the processor does not guess, so weights are asked for that far ahead
 
 
 @T.inline
-def ask(mem: Any, at: Any, purpose: Any) -> None:
+def ask(memory: Any, at: Any, purpose: Any) -> None:
     """Asks for the cache line of a float."""
-    place = T.meta_var(T.address_of(mem.a[at]))
+    place = T.meta_var(T.address_of(memory[at]))
     T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", place, T.int32(purpose), T.int32(KEEP), T.int32(DATA)))
 
 
@@ -29,7 +30,7 @@ def ask(mem: Any, at: Any, purpose: Any) -> None:
 def fetch(mem: Any, first: Any, count: Any, purpose: Any) -> None:
     """Asks for the cache lines of `count` floats."""
     for line in range((count + LANES - 1) // LANES):
-        ask(mem, first + line * LANES, purpose)
+        ask(mem.a, first + line * LANES, purpose)
 
 
 def leaves_caches(mem: Any, row: Any) -> Any:
@@ -51,7 +52,7 @@ def windows(mem: Any, row: Any, first: Any, count: Any) -> None:
         for i in range(count):
             window = T.Bind(mem.c[row + K.IN] + offset(mem, row, mem.q[first + i]))
             for line in range(lines):
-                ask(mem, window + mem.c[table + line], READ)
+                ask(mem.a, window + mem.c[table + line], READ)
 
 
 @T.inline

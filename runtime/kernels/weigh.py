@@ -60,8 +60,8 @@ def weigh(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
             for block in range(whole):
                 if group == 0:  # a line now and then: more at once would wait for one another
                     for p in T.unroll(PIXELS):
-                        ask(mem, next_here[p] + block * LANES, READ)
-                        ask(mem, next_there[p] + block * LANES, READ)
+                        ask(mem.a, next_here[p] + block * LANES, READ)
+                        ask(mem.a, next_there[p] + block * LANES, READ)
                 add_block(mem, sums, here, there, block * LANES, None, weight + block * (TAPS * LANES))
             if blocks > whole:
                 add_block(mem, sums, here, there, whole * LANES, channels, weight + whole * (TAPS * LANES))
