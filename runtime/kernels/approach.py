@@ -27,10 +27,10 @@ def ask(memory: Any, at: Any, purpose: Any) -> None:
 
 
 @T.inline
-def fetch(mem: Any, first: Any, count: Any, purpose: Any) -> None:
+def fetch(memory: Any, first: Any, count: Any, purpose: Any) -> None:
     """Asks for the cache lines of `count` floats."""
     for line in range((count + LANES - 1) // LANES):
-        ask(mem.a, first + line * LANES, purpose)
+        ask(memory, first + line * LANES, purpose)
 
 
 def leaves_caches(mem: Any, row: Any) -> Any:
@@ -65,8 +65,8 @@ def ends(mem: Any, row: Any, first: Any, count: Any, at: Any, width: Any) -> Non
         for operand in T.unroll(OPERAND_COUNT):
             column = T.meta_var(row + K.OPERANDS + operand * OPERAND_COLUMNS)
             if mem.c[column] > 0:
-                fetch(mem, address(mem, column, y, x) + at, width, READ)
-        fetch(mem, address(mem, row + K.OUT, y, x) + at, width, WRITE)
+                fetch(mem.a, address(mem, column, y, x) + at, width, READ)
+        fetch(mem.a, address(mem, row + K.OUT, y, x) + at, width, WRITE)
 
 
 @T.inline

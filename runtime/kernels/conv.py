@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.approach import PAGE, READ, ahead, ask, asks
+from skipfx.runtime.kernels.approach import PAGE, READ, ahead, asks, fetch
 from skipfx.runtime.kernels.memory import offset
 from skipfx.runtime.kernels.table import LANES, Column, Tile
 
@@ -114,8 +114,7 @@ def conv(tile: Tile, end: End) -> Callable[..., None]:
             for kw in range(of.kernel_w):
                 for k in range(of.run):
                     tap = T.meta_var(of.weight + ((kh * of.kernel_w + kw) * of.run + k) * width)
-                    for vector in T.unroll(tile.vectors):
-                        ask(mem.w, tap + vector * LANES + PAGE, READ)
+                    fetch(mem.w, tap + PAGE, width, READ)
                     for p in T.unroll(positions):
                         x = T.Bind(mem.a[base[p] + kh * of.step_h + kw * of.step_w + k])
                         each(accumulate, sums, p, [(mem.w, tap)], x)
