@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 
 from skipfx.errors import ArtifactError
 from skipfx.files import write_whole
@@ -25,8 +25,8 @@ from skipfx.runtime.engine import Engine, Part, Program, for_gpu
 from skipfx.runtime.image import Call, LayerCell
 from skipfx.runtime.kernels.table import Precision
 
-FORMAT = 2
-CODE, WEIGHTS, ROWS, MANIFEST = "code.o", "weights.f32", "rows.i64", "manifest.json"
+FORMAT = 3
+WEIGHTS, ROWS, MANIFEST = "weights.f32", "rows.i64", "manifest.json"
 STAMP = (1980, 1, 1, 0, 0, 0)  # zip entries carry no time, so that equal programs make equal files
 
 
@@ -55,12 +55,14 @@ class Manifest(BaseModel):
         format: of the file; a reader takes its own only.
         versions: of skipfx and TVM that made it.
         hashes: SHA-256 of every other entry.
+        code: how many of them are code.
     """
 
     kind: Literal["skipfx artifact"] = "skipfx artifact"
     format: int = FORMAT
     versions: dict[str, str]
     hashes: dict[str, str]
+    code: PositiveInt
     level: str
     frames: list[tuple[int, ...]]
     sizes: tuple[int, int, int, int, int]
@@ -105,7 +107,7 @@ def read(path: Path) -> Program:
         raise ArtifactError(f"{path}: not a skipfx artifact, or damaged: {error}") from error
     manifest = _checked(path, entries)
     return Program(
-        code=entries[CODE],
+        code=tuple(entries[name] for name in _code(manifest.code)),
         level=manifest.level,
         w=np.frombuffer(entries[WEIGHTS], "<f4"),
         c=np.frombuffer(entries[ROWS], "<i8"),
@@ -143,7 +145,8 @@ def load(path: str | Path, threads: int | None = None) -> Engine:
 
 
 def _entries(program: Program) -> dict[str, bytes]:
-    entries = {CODE: program.code, WEIGHTS: program.w.astype("<f4").tobytes(), ROWS: program.c.astype("<i8").tobytes()}
+    entries = dict(zip(_code(len(program.code)), program.code, strict=True))
+    entries |= {WEIGHTS: program.w.astype("<f4").tobytes(), ROWS: program.c.astype("<i8").tobytes()}
     for part in program.parts:
         if part.island is not None:
             entries[_entry(part.island)] = part.island.onnx
@@ -164,6 +167,7 @@ def _manifest(program: Program, hashes: dict[str, str]) -> bytes:
         Manifest(
             versions=_versions(),
             hashes=hashes,
+            code=len(program.code),
             level=program.level,
             frames=list(program.frames),
             sizes=program.sizes,
@@ -186,6 +190,10 @@ def _part(part: PartRecord, entries: dict[str, bytes]) -> Part:
     found = part.island
     island = None if found is None else Island(found.name, entries[_entry(found)], found.inputs, found.outputs)
     return Part(part.call, part.arrays_in, part.arrays_out, island, part.dtypes)
+
+
+def _code(count: int) -> list[str]:
+    return [f"code.{index}.o" for index in range(count)]
 
 
 def _entry(island: Island | IslandRecord) -> str:
@@ -212,7 +220,7 @@ def _checked(path: Path, entries: dict[str, bytes]) -> Manifest:
     for name, expected in manifest.hashes.items():
         if name not in entries or _hash(entries[name]) != expected:
             raise ArtifactError(f"{path}: {name} is missing or was changed after the artifact was written")
-    needed = {CODE, WEIGHTS, ROWS, *(_entry(part.island) for part in manifest.parts if part.island)}
+    needed = {*_code(manifest.code), WEIGHTS, ROWS, *(_entry(part.island) for part in manifest.parts if part.island)}
     if missing := needed - manifest.hashes.keys():
         raise ArtifactError(f"{path}: its manifest is damaged: it does not list {', '.join(sorted(missing))}")
     return manifest

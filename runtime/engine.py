@@ -47,7 +47,7 @@ class Program:
     """Everything an engine is made of; an artifact stores it.
 
     Attributes:
-        code: the object code of `step`, or the device code of the kernels.
+        code: files of object code that make `step` together, or one of device code.
         level: the instruction-set level the code needs, or the GPU architectures it is for, as "sm_80,sm_90".
         frames: shapes [1, C, H, W] of the inputs.
         sizes, per_task: elements of the memory of a stream (`skipfx.runtime.image.Image`).
@@ -58,7 +58,7 @@ class Program:
             order in which they are computed.
     """
 
-    code: bytes
+    code: tuple[bytes, ...]
     level: str
     w: NDArray[np.float32]
     c: NDArray[np.int64]

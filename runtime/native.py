@@ -7,7 +7,7 @@ import ctypes
 import importlib.util
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,11 @@ def _libraries() -> tuple[Any, Any]:
     return tvm_ffi, tvm_ffi_orcjit
 
 
-def load_code(code: bytes) -> Callable[..., None]:
-    """The function `step` of a compiled module. The code is native: it can do whatever the process can.
+def load_code(code: Sequence[bytes]) -> Callable[..., None]:
+    """The function `step` of some files of object code. They are native: they can do whatever the process can.
 
     Raises:
-        ArtifactError: it cannot be linked.
+        ArtifactError: they cannot be linked.
     """
     _, jit = _libraries()
     try:

@@ -131,7 +131,9 @@ def assembled(
     return plan, assemble(plan, 1.0 if skip.options.hold is None else dense_above, tiles)
 
 
-def program_of(skip: "SkipModel", plan: Plan, image: Image, code: bytes, level: str, precision: Precision) -> Program:
+def program_of(
+    skip: "SkipModel", plan: Plan, image: Image, code: tuple[bytes, ...], level: str, precision: Precision
+) -> Program:
     """What an engine runs, with the code that was compiled for an assembled plan."""
     parts = tuple(
         Part(call, segment.arrays_in, segment.arrays_out, segment.island, segment.dtypes)

@@ -21,12 +21,12 @@ class Backend(NamedTuple):
     Attributes:
         prepare: what becomes of a plan first.
         tiles: (target, precision) -> the register tiles that suit it.
-        compile: (target, image) -> code and the level it needs.
+        compile: (target, image) -> files of code and the level it needs.
     """
 
     prepare: Callable[[Plan], Plan]
     tiles: Callable[[str, Precision], tuple[Tile, ...]]
-    compile: Callable[[str, Image], tuple[bytes, str]]
+    compile: Callable[[str, Image], tuple[tuple[bytes, ...], str]]
 
 
 def named(target: "str | Target") -> str:

@@ -1,15 +1,24 @@
-"""Compiles a kernel module for a CPU with TVM and LLVM, into a relocatable object; cached on disk by content."""
+"""Compiles a network's kernels for a CPU with TVM and LLVM, into relocatable objects; cached on disk one by one."""
 
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skipfx.errors import CompileError
 from skipfx.files import write_whole
 from skipfx.runtime.backends.levels import ARM, cpu_levels, host_levels
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.table import Precision, Tile
+from skipfx.runtime.native import usable_cores
+
+if TYPE_CHECKING:
+    from tvm import IRModule
 
 TILES = {
     "x86-64-v2": (Tile(3, 1),),  # 16 registers of 4 numbers
@@ -30,7 +39,7 @@ def tiles_cpu(target: str, precision: Precision) -> tuple[Tile, ...]:
     return TILES[_level(target)]
 
 
-def compile_cpu(target: str, image: Image) -> tuple[bytes, str]:
+def compile_cpu(target: str, image: Image) -> tuple[tuple[bytes, ...], str]:
     """The object code of `step`, and the instruction-set level it needs.
 
     Args:
@@ -40,14 +49,23 @@ def compile_cpu(target: str, image: Image) -> tuple[bytes, str]:
     Raises:
         CompileError: the level is unknown.
     """
+    from skipfx.runtime.kernels.modules import modules
+
     level = _level(target)
-    cached = cache_folder() / f"{_key(level, image)}.o"
-    if cached.is_file():
-        return cached.read_bytes(), level
-    code = _compile(level, image)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(cached, code, overwrite=True)
-    return code, level
+    folder = cache_folder() / _key(level)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = modules(image.cores, image.epilogues, image.fused)
+    with ThreadPoolExecutor(usable_cores()) as pool:  # LLVM works outside of Python's lock
+        code = pool.map(lambda name: _cached(folder / f"{name}.o", level, made[name]), made)
+        return tuple(code), level
+
+
+def _cached(path: Path, level: str, make: Callable[[], "IRModule"]) -> bytes:
+    if path.is_file():
+        return path.read_bytes()
+    code = _compile(level, make())
+    write_whole(path, code, overwrite=True)
+    return code
 
 
 def _level(target: str) -> str:
@@ -68,33 +86,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipfx"
 
 
-def _key(level: str, image: Image) -> str:
-    """Hash of everything that decides the code: the kernels' sources, the compiler, the target, the operators."""
+@cache
+def _key(level: str) -> str:
+    """Hash of everything but its name that decides the code of a module: kernels' sources, the compiler, the target."""
     digest = hashlib.sha256()
     for path in sorted((Path(__file__).parent.parent / "kernels").glob("*.py")):
         digest.update(path.read_bytes())
     digest.update(Path(__file__).read_bytes())
-    digest.update(repr((_tvm_version(), level, image.cores, image.epilogues, image.fused)).encode())
+    digest.update(repr((version("apache-tvm"), level)).encode())
     return digest.hexdigest()[:32]
 
 
-def _tvm_version() -> str:
-    from importlib.metadata import version
-
-    return version("apache-tvm")
-
-
-def _compile(level: str, image: Image) -> bytes:
+def _compile(level: str, module: "IRModule") -> bytes:
     import tvm
-
-    from skipfx.runtime.kernels.step import step_module
 
     if level in ARM:
         kind = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}
     else:
         kind = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": level}
-    built = tvm.compile(step_module(image.cores, image.epilogues, image.fused), target=tvm.target.Target(kind))
+    built = tvm.compile(module, target=tvm.target.Target(kind))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "step.o"
+        path = Path(folder) / "module.o"
         built.mod.write_to_file(str(path), "o")
         return path.read_bytes()

@@ -56,7 +56,7 @@ def tiles_cuda(target: str, precision: Precision) -> tuple[Tile, ...]:
     return (Tile(POSITIONS, 1, precision),)
 
 
-def compile_cuda(target: str, image: Image, table: Table | None = None) -> tuple[bytes, str]:
+def compile_cuda(target: str, image: Image, table: Table | None = None) -> tuple[tuple[bytes, ...], str]:
     """The device code of a network's kernels as a fat binary, and the architectures it is for, "sm_80,sm_90".
 
     Args:
@@ -69,7 +69,7 @@ def compile_cuda(target: str, image: Image, table: Table | None = None) -> tuple
         CompileError: an architecture is unknown or lacks the precision, or nvcc is missing.
     """
     names = architectures(target, image)
-    return device_code(kernels_of(image, table), names), ",".join(names)
+    return (device_code(kernels_of(image, table), names),), ",".join(names)
 
 
 def architectures(target: str, image: Image) -> tuple[str, ...]:

@@ -29,6 +29,6 @@ class Device:
                 f"this GPU does not run code for {program.level}: compile for its own architecture, as with "
                 "target='cuda:sm_75'"
             )
-        find = self.driver.load(program.code)
+        find = self.driver.load(*program.code)
         self.kernels = {launch.kernel: find(launch.kernel) for launch in launches(program)}
         self.w, self.c = DeviceArray.copied(self.driver, program.w), DeviceArray.copied(self.driver, program.c)

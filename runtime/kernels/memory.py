@@ -2,10 +2,11 @@
 """How a kernel sees the memory of a stream, and how a kernel's body becomes a TVM function of its own."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
+from tvm.ir import GlobalVar
 from tvm.script import tirx as T
 from tvm.script.parser.core.parser import ScriptMacro
 from tvm.tirx import Buffer, PrimFunc
@@ -97,3 +98,29 @@ def kernel(body: Callable[..., None]) -> PrimFunc:
     # fmt: on
 
     return function
+
+
+def public(name: str, body: Callable[..., None]) -> PrimFunc:
+    """`kernel`, but other modules may call it by its name, with the same arguments."""
+    packed = 1  # TVM's calling convention of a function that has its final arguments
+    return kernel(body).with_attr("global_symbol", name).with_attr("calling_conv", packed)
+
+
+def call(function: GlobalVar | str, mem: Memory, *arguments: Any) -> None:
+    """Calls a kernel of the same module, or by its name one of another."""
+    everything = (*arguments, *(buffer.data for buffer in mem))
+    if isinstance(function, str):
+        T.evaluate(T.call_extern("void", function, *everything))
+    else:
+        T.evaluate(function(*everything))
+
+
+def switch(column: int, table: Mapping[Any, GlobalVar | str]) -> Callable[..., None]:
+    """The body that calls the kernel whose number stands in a column of the row."""
+
+    def body(mem: Memory, task: Any, tasks: Any, row: Any, *arguments: Any) -> None:
+        for number, function in table.items():
+            with T.If(mem.c[row + column] == int(number)), T.Then():
+                call(function, mem, task, tasks, row, *arguments)
+
+    return body

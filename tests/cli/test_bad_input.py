@@ -79,7 +79,7 @@ def _rewritten(edit: Callable[[str, bytes], bytes]) -> Damage:
 
 
 def _tampered(name: str, data: bytes) -> bytes:
-    return data if name != "code.o" else data[:-1] + bytes([data[-1] ^ 1])
+    return data if name != "code.0.o" else data[:-1] + bytes([data[-1] ^ 1])
 
 
 def _other_version(name: str, data: bytes) -> bytes:

@@ -74,13 +74,15 @@ def test_code_for_aarch64(model: nn.Module, clip: list[Any], gate: Gate, tmp_pat
         assert_close(flat(stream(*frames)), expected, f"at frame {time}")
 
 
-def under_emulation(code: bytes, folder: Path) -> Callable[..., None]:
-    """The function `step` of some object code for aarch64."""
+def under_emulation(code: tuple[bytes, ...], folder: Path) -> Callable[..., None]:
+    """The function `step` of some files of object code for aarch64."""
     program, taken, given = folder / "step", folder / "taken", folder / "given"
-    (folder / "step.o").write_bytes(code)
+    objects = [folder / f"{index}.o" for index in range(len(code))]
+    for path, file in zip(objects, code, strict=True):
+        path.write_bytes(file)
     source = Path(__file__).with_name("qemu_step.c")
     headers = {f"-I{libinfo.find_include_path()}", f"-I{libinfo.find_dlpack_include_path()}"}
-    subprocess.run([COMPILER, "-O1", *headers, source, folder / "step.o", "-lm", "-o", program], check=True)
+    subprocess.run([COMPILER, "-O1", *headers, source, *objects, "-lm", "-o", program], check=True)
 
     def step(*arguments: Any) -> None:
         arrays, numbers = [np.from_dlpack(tensor) for tensor in arguments[:-5]], arguments[-5:]

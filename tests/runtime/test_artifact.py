@@ -99,9 +99,9 @@ def manifest_of(data: bytes) -> Callable[[dict[str, bytes]], None]:
 
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
-    "code": (flip("code.o"), "code.o is missing or was changed"),
+    "code": (flip("code.0.o"), "code.0.o is missing or was changed"),
     "weights": (flip("weights.f32"), "weights.f32 is missing or was changed"),
-    "no code": (drop("code.o"), "code.o is missing"),
+    "no code": (drop("code.1.o"), "code.1.o is missing"),
     "unlisted code": (manifest(hashes={}), "manifest is damaged"),
     "no manifest": (drop("manifest.json"), "manifest cannot be read"),
     "foreign": (manifest(kind="something"), "not a skipfx artifact"),
@@ -121,7 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
 def test_a_changed_artifact_is_refused_before_its_code_is_loaded(
     path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(code: bytes) -> None:
+    def never(code: tuple[bytes, ...]) -> None:
         raise AssertionError("code was loaded")
 
     monkeypatch.setattr(skipfx.runtime.engine, "load_code", never)
