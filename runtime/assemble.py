@@ -33,7 +33,7 @@ from skipfx.plan import (
 from skipfx.runtime.cores import Cores
 from skipfx.runtime.dense_rows import fill_dense, fill_give
 from skipfx.runtime.gate_rows import fill
-from skipfx.runtime.image import Call, EpilogueSpec, Fused, Image, LayerCell, arrays, floats
+from skipfx.runtime.image import Call, EpilogueSpec, Fused, Held, Image, LayerCell, arrays, floats
 from skipfx.runtime.kernels.table import (
     HEAVY,
     LANES,
@@ -51,6 +51,7 @@ from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pad_channels
 
 K = Column
+FEW = 4 * LANES  # channels of which all new values stay in registers
 SIMPLE = 3  # operators of the end of a convolution, at most, that a refresh runs in the same kernel
 
 
@@ -66,6 +67,7 @@ class Assembler:
         self.layers: list[LayerCell] = []
         self.epilogues: list[EpilogueSpec] = []
         self.fused: list[Fused] = []
+        self.held: list[Held] = []
         self.dense: list[Hashable] = []
 
     def assemble(self) -> Image:
@@ -88,6 +90,7 @@ class Assembler:
             cores=tuple(self.cores.specs),
             epilogues=tuple(self.epilogues),
             fused=tuple(self.fused),
+            held=tuple(self.held),
             dense=tuple(self.dense),
         )
 
@@ -174,6 +177,8 @@ class Assembler:
         self.cores.fill(row, step)
         self._epilogue(row, step)
         self._fuse(row, step.expr)
+        few = step.out.channels if step.out.channels <= FEW else 0
+        row[K.HOLD] = number(self.held, Held(int(row[K.EPILOGUE]), few, bool(row[K.NORM])))
         self._scratch(row, 0 if step.weight is None else step.weight.size)
         if step.macs:
             self.layers.append(LayerCell(step.name, list_at, counts, step.macs, *step.size))
@@ -181,7 +186,7 @@ class Assembler:
     def _scratch(self, row: Row, weights: int) -> None:
         """As many tiles at a time as fit; more where the weights are so many that they should serve longer."""
         groups, group_out, panels, blocks = (int(row[k]) for k in (K.GROUPS, K.GROUP_OUT, K.PANELS, K.BLOCKS))
-        pitch = (groups - 1) * group_out + (panels * blocks + 1) * LANES
+        pitch = (groups - 1) * group_out + panels * blocks * LANES
         serve = 4 * -(-weights // HEAVY) if weights > HEAVY else 1
         positions = int(row[K.HEIGHT] * row[K.WIDTH])
         tiles = min(max(1, SCRATCH * serve // (pitch * TILE)), -(-positions // TILE))

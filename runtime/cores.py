@@ -13,6 +13,7 @@ from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
 K = Column
+SHARED = 7  # columns of a window whose weights stay in registers
 WINDOW = 40  # lines of a window that are asked for; of a larger one the first would be gone before they are read
 
 
@@ -77,7 +78,10 @@ class Cores:
         fitting = [tile for tile in self.tiles if vectors % tile.vectors == 0]
         tile = max(fitting, key=lambda tile: tile.positions * tile.vectors)
         if tile.precision is None and step.core == "depthwise":
-            return tile._replace(positions=tile.half or tile.positions)
+            assert step.window is not None
+            columns, stride = step.window.kernel[1], step.window.stride[1]
+            shared = stride < columns <= SHARED and step.window.dilation[1] == 1
+            return tile._replace(positions=tile.half or tile.positions, columns=(columns, stride) if shared else None)
         if tile.precision is not None and step.core == "conv":
             return tile._replace(shape=shape_class(vectors, step.size[0] * step.size[1]))
         return tile

@@ -80,6 +80,19 @@ class Fused(NamedTuple):
     cut: bool
 
 
+class Held(NamedTuple):
+    """An epilogue with the hold test behind it.
+
+    Attributes:
+        epilogue: its number.
+        channels, rms: arguments of `kernels.hold.hold`.
+    """
+
+    epilogue: int
+    channels: int
+    rms: bool
+
+
 @dataclass(frozen=True)
 class Image:
     """An assembled plan.
@@ -90,7 +103,8 @@ class Image:
         held_bytes: bytes of the values that are held, without borders and bookkeeping.
         w, c: the shared constants.
         cores, epilogues: what the compiled module must hold,
-        fused: those that are one kernel too, for a refresh on a CPU,
+        held: the ends of sparse frames on a CPU,
+        fused: cores and epilogues that are one kernel too, for a refresh on a CPU,
         dense: and the kernels of dense islands, on a GPU.
     """
 
@@ -103,6 +117,7 @@ class Image:
     layers: tuple[LayerCell, ...]
     cores: tuple[CoreSpec, ...]
     epilogues: tuple[EpilogueSpec, ...]
+    held: tuple[Held, ...]
     fused: tuple[Fused, ...]
     dense: tuple[Any, ...]
 

@@ -54,7 +54,7 @@ def compile_cpu(target: str, image: Image) -> tuple[tuple[bytes, ...], str]:
     level = _level(target)
     folder = cache_folder() / _key(level)
     folder.mkdir(parents=True, exist_ok=True)
-    made = modules(image.cores, image.epilogues, image.fused)
+    made = modules(image)
     with ThreadPoolExecutor(usable_cores()) as pool:  # LLVM works outside of Python's lock
         code = pool.map(lambda name: _cached(folder / f"{name}.o", level, made[name]), made)
         return tuple(code), level

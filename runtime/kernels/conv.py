@@ -145,6 +145,26 @@ def conv(tile: Tile, end: End) -> Callable[..., None]:
     return body
 
 
+def follow(mem: Any, first: Any, left: Any, tile: Tile) -> Any:
+    """Whether the positions of a tile follow each other in a row, and share what they read."""
+    if tile.columns is None:
+        return T.bool(False)
+    last = tile.positions - 1
+    return T.And(left > last, mem.q[first + last] - mem.q[first] == last)
+
+
+def sweep(sums: list[Any], tile: Tile, mem: Any, line: Any, pixel: Any, weight: Any, padded: Any) -> None:
+    """A row of the window at positions that follow each other: what more than one of them reads is loaded once."""
+    columns, stride = tile.columns or (0, 1)
+    for vector, one in enumerate(sums):
+        for column in range((tile.positions - 1) * stride + columns):
+            for p in range(tile.positions):
+                kw = column - p * stride
+                if 0 <= kw < columns:
+                    at = vector * LANES
+                    multiply(one, p, mem.a, line + column * pixel + at, mem.w, weight + kw * padded + at)
+
+
 def depthwise(tile: Tile, end: End) -> Callable[..., None]:
     """The body for a register tile; `end` is given sums as by `conv`. One filter per channel; weights [kh, kw, C]."""
 
@@ -163,17 +183,24 @@ def depthwise(tile: Tile, end: End) -> Callable[..., None]:
             start = T.alloc_buffer((tile.positions,), "int64")
             for p in T.unroll(tile.positions):
                 start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done + p])
+            along = T.Bind(follow(mem, first + done, count - done, tile))
             for part in range(padded // width):
                 at = T.Bind(part * width)
                 sums = T.meta_var(registers(tile.positions, tile.vectors))
                 for p in T.unroll(tile.positions):
                     each(load, sums, p, [(mem.w, mem.c[row + K.BIAS] + at)])
-                for kh in range(mem.c[row + K.KERNEL_H]):
-                    for kw in range(kernel_w):
-                        weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * padded + at)
-                        tap = T.Bind(kh * step_h + kw * step_w + at)
-                        for p in T.unroll(tile.positions):
-                            each(multiply, sums, p, [(mem.a, start[p] + tap), (mem.w, weight)])
+                if along:
+                    for kh in range(mem.c[row + K.KERNEL_H]):
+                        line = T.Bind(start[0] + kh * step_h + at)
+                        weight = T.Bind(mem.c[row + K.WEIGHT] + kh * kernel_w * padded + at)
+                        sweep(sums, tile, mem, line, step_w, weight, padded)
+                else:
+                    for kh in range(mem.c[row + K.KERNEL_H]):
+                        for kw in range(kernel_w):
+                            weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * padded + at)
+                            tap = T.Bind(kh * step_h + kw * step_w + at)
+                            for p in T.unroll(tile.positions):
+                                each(multiply, sums, p, [(mem.a, start[p] + tap), (mem.w, weight)])
                 end(mem, task, row, first, done, panel, at, sums, tile.positions)
 
     return body

@@ -1,8 +1,6 @@
-"""The end of a step, at each position: pointwise arithmetic, the hold test, the write and the changed bit.
+"""The end of a step: its pointwise arithmetic, and what a refresh does with it, panel by panel.
 
-y'  = expr(core value, operands, parameters)            panel by panel, into scratch (on a refresh: where it is held)
-N   = norm over the channels of y' - held               summed up panel by panel
-N > tau:  held = y', the position is changed            `settle`, after the last panel
+held = expr(core value, operands, parameters)
 """
 
 from collections.abc import Callable
@@ -13,18 +11,11 @@ from tvm.script import tirx as T
 from skipfx.expr import Expr
 from skipfx.runtime.kernels.arithmetic import evaluate
 from skipfx.runtime.kernels.conv import channel
-from skipfx.runtime.kernels.lanes import copy, fold, partly
+from skipfx.runtime.kernels.lanes import partly
 from skipfx.runtime.kernels.memory import address
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, OPERAND_COLUMNS, SHIFT, Cell, Column
+from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, SHIFT, Column
 
 K = Column
-FEW = 4 * LANES  # channels up to which listing the positions that moved costs more than a branch at each
-
-
-def finite(x: Any) -> Any:
-    """The number, or the largest one where it is NaN or infinity, which count as a change."""
-    return T.Select(x <= T.float32(FLT_MAX), x, T.float32(FLT_MAX))
-
 
 Value = Callable[..., Any]
 
@@ -108,7 +99,7 @@ def to_map(value: Value, cut: bool) -> Callable[..., None]:
 
 
 def epilogue(value: Value) -> Callable[..., None]:
-    """The body for the arithmetic of one expression."""
+    """The body for the arithmetic of one expression, of sums in scratch."""
 
     @T.inline
     def write(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
@@ -133,84 +124,11 @@ def epilogue(value: Value) -> Callable[..., None]:
                 partly(mem.a, out + tail, new, 0, high - tail)
 
     @T.inline
-    def measure(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
-        """New values to scratch, their distance from the held ones to the norms behind them."""
-        pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
-        rms = T.Bind(mem.c[row + K.NORM])
-        for i in range(count):
-            position = T.Bind(mem.q[first + i])
-            y = T.Bind(position >> SHIFT)
-            x = T.Bind(position & MASK)
-            out = T.Bind(address(mem, row + K.OUT, y, x))
-            scratch = T.Bind(start + i * pitch)
-            norm = T.alloc_buffer((LANES,), "float32")
-            for v in T.vectorized(LANES):
-                norm[v] = T.Select(low == 0, T.float32(0), mem.a[scratch + pitch - LANES + v])
-            for block in range((high - low + LANES - 1) // LANES):
-                at = T.Bind(low + block * LANES)
-                left = T.Bind(T.Cast("int32", high - at))
-                new = T.alloc_buffer((LANES,), "float32")
-                delta = T.alloc_buffer((LANES,), "float32")
-                for v in T.vectorized(LANES):
-                    new[v] = value(mem, row, mem.a[scratch + at + v], y, x, at, v)
-                for v in T.vectorized(LANES):
-                    delta[v] = T.Select(T.Cast("int32", v) < left, new[v] - mem.a[out + at + v], T.float32(0))
-                for v in T.vectorized(LANES):
-                    mem.a[scratch + at + v] = new[v]
-                    norm[v] = T.Select(rms > 0, norm[v] + delta[v] * delta[v], T.max(norm[v], finite(T.abs(delta[v]))))
-            for v in T.vectorized(LANES):
-                mem.a[scratch + pitch - LANES + v] = norm[v]
-
-    @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
         low = T.Bind(channel(mem, row, panel))
         width = T.Bind(mem.c[row + K.BLOCKS] * LANES)
         high = T.Bind(low + T.min(width, mem.c[row + K.GROUP_OUT] - panel % mem.c[row + K.PANELS] * width))
         start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
-        if mem.n[T.int64(Cell.REFRESH)] > 0:
-            write(mem, row, first, count, start, low, high)
-        else:
-            measure(mem, row, first, count, start, low, high)
+        write(mem, row, first, count, start, low, high)
 
     return body
-
-
-@T.inline
-def hold(mem: Any, row: Any, position: Any, scratch: Any) -> None:
-    """The new values of a position are held from now on, and it is changed."""
-    y = T.Bind(position >> SHIFT)
-    x = T.Bind(position & MASK)
-    out = T.Bind(address(mem, row + K.OUT, y, x))
-    copy(mem.a, out, mem.a, scratch, mem.c[row + K.CHANNELS], mem.c[row + K.SPARE])
-    mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
-    mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
-
-
-@T.inline
-def settle(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-    """The hold test at `count` positions whose new values and norms stand in scratch."""
-    pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
-    rms = T.Bind(mem.c[row + K.NORM])
-    threshold = T.Bind(mem.w[mem.c[row + K.THRESHOLD] + rms])
-    start = T.Bind(mem.c[row + K.SCRATCH] + task * mem.c[row + K.SCRATCH_SIZE])
-    spots = T.Bind(mem.c[row + K.SPOTS] + task * mem.c[row + K.SPOTS_SIZE])
-    few = T.Bind(mem.c[row + K.CHANNELS] <= FEW)
-    found = T.alloc_buffer((1,), "int64")
-    found[0] = T.int64(0)
-    for i in range(count):
-        norm = T.alloc_buffer((LANES,), "float32")
-        for v in T.vectorized(LANES):
-            norm[v] = mem.a[start + (i + 1) * pitch - LANES + v]
-        fold(norm, lambda a, b: T.Select(rms > 0, a + b, T.max(a, b)))
-        if few:
-            if finite(norm[0]) > threshold:
-                hold(mem, row, mem.q[first + i], start + i * pitch)
-                found[0] = found[0] + T.int64(1)
-        else:
-            mem.q[spots + found[0]] = i
-            found[0] = found[0] + T.Select(finite(norm[0]) > threshold, T.int64(1), T.int64(0))
-    if T.Not(few):
-        for k in range(found[0]):
-            i = T.Bind(mem.q[spots + k])
-            hold(mem, row, mem.q[first + i], start + i * pitch)
-    mem.n[mem.c[row + K.COUNT] + task] = mem.n[mem.c[row + K.COUNT] + task] + found[0]

@@ -4,17 +4,18 @@ A module's name says all that decides what is in it, so that networks share what
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from tvm import IRModule
 from tvm.ir import GlobalVar
 
-from skipfx.runtime.image import EpilogueSpec, Fused
+from skipfx.runtime.image import EpilogueSpec, Image
 from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.conv import End, conv, depthwise, to_scratch
 from skipfx.runtime.kernels.epilogue import epilogue, to_map, value_of
+from skipfx.runtime.kernels.hold import hold
 from skipfx.runtime.kernels.memory import public, switch
 from skipfx.runtime.kernels.move import move
 from skipfx.runtime.kernels.pool import pool
@@ -40,25 +41,21 @@ CORES: dict[Core, Body] = {
 }
 
 
-def modules(
-    cores: Sequence[CoreSpec], epilogues: Sequence[EpilogueSpec], fused: Sequence[Fused]
-) -> dict[str, Callable[[], IRModule]]:
-    """What makes each module, by its name.
-
-    Args:
-        cores: of the network, in the order of their numbers.
-        epilogues: the same.
-        fused: those that are one kernel, too.
-    """
-    both = [(cores[one.core], epilogues[one.epilogue], one.cut) for one in fused]
+def modules(image: Image) -> dict[str, Callable[[], IRModule]]:
+    """What makes each module of a network, by its name."""
+    cores, ends = image.cores, image.epilogues
+    held = [("hold", ends[one.epilogue], one.channels, one.rms) for one in image.held]
+    fused = [(cores[one.core], ends[one.epilogue], one.cut) for one in image.fused]
     bodies: dict[str, Callable[[], Body]] = {}
     bodies |= {_name(one): partial(_core, one, to_scratch) for one in cores}
-    bodies |= {_name(one): partial(_end, one) for one in epilogues}
-    bodies |= {_name(one): partial(_both, *one) for one in both}
+    bodies |= {_name(one): partial(_end, one) for one in ends}
+    bodies |= {_name(one): partial(_held, *one) for one in held}
+    bodies |= {_name(one): partial(_fused, *one) for one in fused}
     numbers: dict[str, tuple[Column, list[str]]] = {
         "run_core": (Column.CORE, [_name(one) for one in cores]),
-        "run_end": (Column.EPILOGUE, [_name(one) for one in epilogues]),
-        "run_fused": (Column.FUSED, [_name(one) for one in both]),
+        "run_end": (Column.EPILOGUE, [_name(one) for one in ends]),
+        "run_hold": (Column.HOLD, [_name(one) for one in held]),
+        "run_fused": (Column.FUSED, [_name(one) for one in fused]),
     }
     made: dict[str, Callable[[], IRModule]] = {"step": step_module}
     made |= {name: partial(_kernel_module, name, body) for name, body in bodies.items()}
@@ -88,5 +85,9 @@ def _end(spec: EpilogueSpec) -> Body:
     return epilogue(value_of(*spec))
 
 
-def _both(core: CoreSpec, end: EpilogueSpec, cut: bool) -> Body:
+def _held(kind: str, end: EpilogueSpec, channels: int, rms: bool) -> Body:
+    return hold(value_of(*end), channels, rms)
+
+
+def _fused(core: CoreSpec, end: EpilogueSpec, cut: bool) -> Body:
     return _core(core, to_map(value_of(*end), cut))

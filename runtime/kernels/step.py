@@ -5,8 +5,8 @@ Rows come in three runs: those that take in what is new, those that compute, and
 was taken in has changed, those that compute are left out. The threads are started once per call; between rows they meet
 at a barrier. A row that has nothing to do costs a few loads per thread.
 
-All of it is the same for every network. Cores and epilogues are called through `run_core`, `run_end` and `run_fused`,
-which know those of a network by their numbers (`skipfx.runtime.kernels.modules`).
+All of it is the same for every network. Cores and epilogues are called through `run_core`, `run_end`, `run_fused`
+and `run_hold`, which know those of a network by their numbers (`skipfx.runtime.kernels.modules`).
 """
 
 from collections.abc import Callable
@@ -21,7 +21,6 @@ from skipfx.runtime.kernels.active import active
 from skipfx.runtime.kernels.approach import approach
 from skipfx.runtime.kernels.change import clear, commit, compare, decide, dilate
 from skipfx.runtime.kernels.emit import emit
-from skipfx.runtime.kernels.epilogue import settle
 from skipfx.runtime.kernels.gate import follow, keep, open_blocks, score
 from skipfx.runtime.kernels.memory import Memory, call, kernel, switch
 from skipfx.runtime.kernels.table import TILE, Cell, Column, Op
@@ -64,9 +63,10 @@ def compute(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, p
                             call("run_fused", mem, task, tasks, row, start + at, number, panel)
                         else:
                             call("run_core", mem, task, tasks, row, start + at, number, panel)
-                            call("run_end", mem, task, tasks, row, start + at, number, panel)
+                            if mem.n[T.int64(Cell.REFRESH)] > 0:
+                                call("run_end", mem, task, tasks, row, start + at, number, panel)
                     if mem.n[T.int64(Cell.REFRESH)] == 0:
-                        settle(mem, task, tasks, row, start + at, number, T.int64(0))
+                        call("run_hold", mem, task, tasks, row, start + at, number, T.int64(0))
     if mem.n[T.int64(Cell.REFRESH)] > 0:
         mem.n[mem.c[row + K.COUNT] + task] = (high - low) * TILE
 

@@ -102,12 +102,14 @@ class Tile(NamedTuple):
         vectors: of LANES output channels, side by side in the packed weights; a panel.
         precision: of the operands on a GPU, which packs its weights for its own kernels; None: for a CPU.
         shape: on a GPU, the class that the convolution's schedule is chosen by (`shape_class`).
+        columns: of the window of one filter per channel, and its stride, where neighbours share what they read.
     """
 
     positions: int
     vectors: int
     precision: Precision | None = None
     shape: str = ""
+    columns: tuple[int, int] | None = None
 
     @property
     def half(self) -> int:
@@ -214,7 +216,7 @@ class Column(IntEnum):
     # scratch: where it starts, floats per task, floats per position
     SCRATCH = 68
     SCRATCH_SIZE = 69
-    SCRATCH_PITCH = 70  # the channels, then a vector that sums up the norm
+    SCRATCH_PITCH = 70  # the channels, in whole vectors
     CHUNK = 71  # times TILE positions fit into it
     LINE = 72  # bytes of a scratch line in s; a task has LINES
     FINITE = 73  # whether NaN or infinity in the array is an error
@@ -231,7 +233,8 @@ class Column(IntEnum):
     WINDOW_LINES = 84  # how many lines a window covers; in c: where each starts, from the window's first float
     WINDOW_TABLE = 85
     FUSED = 86  # number of the core and epilogue in one that a refresh runs on a CPU, -1 for none
-    NUMBERS = 87  # columns in a row
+    HOLD = 87  # number of the hold test of a sparse frame on a CPU
+    NUMBERS = 88  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill

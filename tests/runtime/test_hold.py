@@ -72,6 +72,18 @@ def test_small_maps(size: tuple[int, int]) -> None:
     _check(net, lambda seed: changing((5, *size), seed=seed, share=0.2), Hold(threshold=0.3, input_threshold=0.2))
 
 
+@pytest.mark.parametrize("norm", ["rms", "max"])
+def test_every_number_of_channels(norm: Literal["rms", "max"]) -> None:
+    """Written to the channel, beside those of another map, whether they stay in registers or not."""
+    numbers = [1, 2, 7, 8, 15, 16, 23, 31, 32, 36, 47, 63, 64, 65, 80, 90]
+    net = Net(
+        lambda m, x: torch.cat([F.relu(conv(x)) for conv in m.convs], 1),
+        convs=nn.ModuleList(nn.Conv2d(3, number, 1) for number in numbers),
+    )
+    gate = Hold(threshold=0.3, input_threshold=0.1, norm=norm)
+    _check(net, lambda seed: changing((3, 6, 7), seed=seed, share=0.4), gate)
+
+
 def test_a_refresh_in_between() -> None:
     """The next frames are measured against what the refresh let through."""
     model = seeded(Branches())

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from skipfx.runtime.kernels.table import TILE
 from tests.networks import Frames
-from tests.runtime.check import Net, assert_agrees, assert_close, changing, compiled, flat, reference
+from tests.runtime.check import Net, assert_agrees, assert_close, assert_same, changing, compiled, flat, reference
 
 KERNELS = [(1, 1), (3, 3), (5, 5), (7, 7), (1, 3), (3, 1)]
 SIZES = [(1, 1), (1, 7), (5, 3), (17, 13)]
@@ -22,6 +22,7 @@ CHANNELS = [
     (16, 24, 2), (24, 34, 2), (5, 5, 5), (33, 33, 33), (16, 16, 16), (3, 9, 3), (17, 34, 17), (33, 15, 3),
 ]  # fmt: skip
 DEPTHWISE = (5, 5, 5)
+WINDOWS = [(2, 1, 1), (3, 1, 1), (3, 2, 1), (3, 3, 1), (3, 1, 2), (5, 1, 1), (5, 2, 1), (7, 1, 1), (9, 1, 1)]
 
 
 class Convs(nn.Module):
@@ -119,3 +120,25 @@ def test_every_number_of_positions(given: int) -> None:
     stream = engine.stream()
     found = [(stream(frame), stream.stats.layers["conv"])[1] for frame in frames]
     assert found == [1.0, *(count / (2 * TILE + 2) for count in range(1, 2 * TILE + 3))]
+
+
+@pytest.mark.parametrize("channels", [16, 48])
+def test_neighbours_share_what_filters_of_each_channel_read(channels: int) -> None:
+    """Runs of any length, one behind the other or apart, give the bits of a refresh; windows of 2 to 9 columns."""
+    torch.manual_seed(0)
+    convs = [
+        nn.Conv2d(channels, channels, (3, columns), (1, stride), (1, columns), (1, dilation), channels)
+        for columns, stride, dilation in WINDOWS
+    ]
+    net = Net(lambda m, x: [conv(x) for conv in m.convs], convs=nn.ModuleList(convs))
+    generator = torch.Generator().manual_seed(1)
+    clip: list[Frames] = [(torch.randn(1, channels, 5, 45, generator=generator),)]
+    for time in range(20):
+        begin, length = (int(torch.randint(high, (1,), generator=generator)) for high in (45, 1 + 2 * time))
+        clip.append((clip[-1][0].clone(),))
+        clip[-1][0][:, :, time % 5, begin : begin + length] += 1
+        clip[-1][0][:, :, 4 - time % 5, ::7] -= 1
+    engine = assert_agrees(net, clip)
+    stream, refreshed = engine.stream(), engine.stream(refresh_every=1)
+    for time, frames in enumerate(clip):
+        assert_same(flat(stream(*frames)), flat(refreshed(*frames)), f"at frame {time}")
