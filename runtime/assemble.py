@@ -67,6 +67,7 @@ class Assembler:
         self.layers: list[LayerCell] = []
         self.epilogues: list[EpilogueSpec] = []
         self.fused: list[Fused] = []
+        self.alone: list[int] = []
         self.held: list[Held] = []
         self.dense: list[Hashable] = []
 
@@ -90,6 +91,7 @@ class Assembler:
             cores=tuple(self.cores.specs),
             epilogues=tuple(self.epilogues),
             fused=tuple(self.fused),
+            alone=tuple(self.alone),
             held=tuple(self.held),
             dense=tuple(self.dense),
         )
@@ -217,6 +219,8 @@ class Assembler:
             spare = row[K.SPARE] if row[K.GROUPS] == 1 else 0
             cut = bool(-row[K.GROUP_OUT] % LANES > spare)
             row[K.FUSED] = number(self.fused, Fused(int(row[K.CORE]), int(row[K.EPILOGUE]), cut))
+        else:
+            number(self.alone, int(row[K.EPILOGUE]))
 
     def _operand(self, operand: View | Floats) -> tuple[tuple[int, ...], tuple[int, int, int]]:
         """Height, width and channels of an operand, and its place as `Layout.place` gives it; of a constant, in w."""

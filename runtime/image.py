@@ -105,6 +105,7 @@ class Image:
         cores, epilogues: what the compiled module must hold,
         held: the ends of sparse frames on a CPU,
         fused: cores and epilogues that are one kernel too, for a refresh on a CPU,
+        alone: numbers of the epilogues that a refresh on a CPU runs by themselves,
         dense: and the kernels of dense islands, on a GPU.
     """
 
@@ -119,6 +120,7 @@ class Image:
     epilogues: tuple[EpilogueSpec, ...]
     held: tuple[Held, ...]
     fused: tuple[Fused, ...]
+    alone: tuple[int, ...]
     dense: tuple[Any, ...]
 
 

@@ -43,19 +43,20 @@ CORES: dict[Core, Body] = {
 
 def modules(image: Image) -> dict[str, Callable[[], IRModule]]:
     """What makes each module of a network, by its name."""
-    cores, ends = image.cores, image.epilogues
-    held = [("hold", ends[one.epilogue], one.channels, one.rms) for one in image.held]
-    fused = [(cores[one.core], ends[one.epilogue], one.cut) for one in image.fused]
+    cores, epilogues = image.cores, image.epilogues
+    ends = {index: epilogues[index] for index in image.alone}
+    held = [("hold", epilogues[one.epilogue], one.channels, one.rms) for one in image.held]
+    fused = [(cores[one.core], epilogues[one.epilogue], one.cut) for one in image.fused]
     bodies: dict[str, Callable[[], Body]] = {}
     bodies |= {_name(one): partial(_core, one, to_scratch) for one in cores}
-    bodies |= {_name(one): partial(_end, one) for one in ends}
+    bodies |= {_name(one): partial(_end, one) for one in ends.values()}
     bodies |= {_name(one): partial(_held, *one) for one in held}
     bodies |= {_name(one): partial(_fused, *one) for one in fused}
-    numbers: dict[str, tuple[Column, list[str]]] = {
-        "run_core": (Column.CORE, [_name(one) for one in cores]),
-        "run_end": (Column.EPILOGUE, [_name(one) for one in ends]),
-        "run_hold": (Column.HOLD, [_name(one) for one in held]),
-        "run_fused": (Column.FUSED, [_name(one) for one in fused]),
+    numbers: dict[str, tuple[Column, dict[int, str]]] = {
+        "run_core": (Column.CORE, {index: _name(one) for index, one in enumerate(cores)}),
+        "run_end": (Column.EPILOGUE, {index: _name(one) for index, one in ends.items()}),
+        "run_hold": (Column.HOLD, {index: _name(one) for index, one in enumerate(held)}),
+        "run_fused": (Column.FUSED, {index: _name(one) for index, one in enumerate(fused)}),
     }
     made: dict[str, Callable[[], IRModule]] = {"step": step_module}
     made |= {name: partial(_kernel_module, name, body) for name, body in bodies.items()}
@@ -70,9 +71,9 @@ def _kernel_module(name: str, body: Callable[[], Body]) -> IRModule:
     return IRModule({GlobalVar(name): public(name, body())})
 
 
-def _switch_module(numbers: dict[str, tuple[Column, list[str]]]) -> IRModule:
+def _switch_module(numbers: dict[str, tuple[Column, dict[int, str]]]) -> IRModule:
     """The functions that call the kernel whose number stands in a row."""
-    bodies = {name: switch(column, dict(enumerate(names))) for name, (column, names) in numbers.items()}
+    bodies = {name: switch(column, names) for name, (column, names) in numbers.items()}
     return IRModule({GlobalVar(name): public(name, body) for name, body in bodies.items()})
 
 
