@@ -41,43 +41,49 @@ CORES: dict[Core, Body] = {
 }
 
 
+Spec = tuple[Any, ...]  # a kind of kernel, and what it is made from
+
+
 def modules(image: Image) -> dict[str, Callable[[], IRModule]]:
     """What makes each module of a network, by its name."""
-    cores, epilogues = image.cores, image.epilogues
-    ends = {index: epilogues[index] for index in image.alone}
-    held = [("hold", epilogues[one.epilogue], one.channels, one.rms) for one in image.held]
-    fused = [(cores[one.core], epilogues[one.epilogue], one.cut) for one in image.fused]
-    bodies: dict[str, Callable[[], Body]] = {}
-    bodies |= {_name(one): partial(_core, one, to_scratch) for one in cores}
-    bodies |= {_name(one): partial(_end, one) for one in ends.values()}
-    bodies |= {_name(one): partial(_held, *one) for one in held}
-    bodies |= {_name(one): partial(_fused, *one) for one in fused}
-    numbers: dict[str, tuple[Column, dict[int, str]]] = {
-        "run_core": (Column.CORE, {index: _name(one) for index, one in enumerate(cores)}),
-        "run_end": (Column.EPILOGUE, {index: _name(one) for index, one in ends.items()}),
-        "run_hold": (Column.HOLD, {index: _name(one) for index, one in enumerate(held)}),
-        "run_fused": (Column.FUSED, {index: _name(one) for index, one in enumerate(fused)}),
+    cores, ends = image.cores, image.epilogues
+    tables: dict[str, tuple[Column, dict[int, Spec]]] = {
+        "run_core": (Column.CORE, {index: ("core", core) for index, core in enumerate(cores)}),
+        "run_end": (Column.EPILOGUE, {index: ("end", ends[index]) for index in image.alone}),
+        "run_hold": (
+            Column.HOLD,
+            {index: ("hold", ends[one.epilogue], one.channels, one.rms) for index, one in enumerate(image.held)},
+        ),
+        "run_fused": (
+            Column.FUSED,
+            {index: ("fused", cores[one.core], ends[one.epilogue], one.cut) for index, one in enumerate(image.fused)},
+        ),
     }
     made: dict[str, Callable[[], IRModule]] = {"step": step_module}
-    made |= {name: partial(_kernel_module, name, body) for name, body in bodies.items()}
-    return made | {_name(numbers): partial(_switch_module, numbers)}
+    for _, table in tables.values():
+        made |= {_name(spec): partial(_kernel_module, spec) for spec in table.values()}
+    return made | {_name(("switch", tables)): partial(_switch_module, tables)}
 
 
-def _name(spec: Any) -> str:
-    return f"kernel_{hashlib.sha256(repr(spec).encode()).hexdigest()[:24]}"
+def _name(spec: Spec) -> str:
+    return f"{spec[0]}_{hashlib.sha256(repr(spec).encode()).hexdigest()[:24]}"
 
 
-def _kernel_module(name: str, body: Callable[[], Body]) -> IRModule:
-    return IRModule({GlobalVar(name): public(name, body())})
+def _kernel_module(spec: Spec) -> IRModule:
+    kind, *parts = spec
+    return IRModule({GlobalVar(_name(spec)): public(_name(spec), KINDS[kind](*parts))})
 
 
-def _switch_module(numbers: dict[str, tuple[Column, dict[int, str]]]) -> IRModule:
+def _switch_module(tables: dict[str, tuple[Column, dict[int, Spec]]]) -> IRModule:
     """The functions that call the kernel whose number stands in a row."""
-    bodies = {name: switch(column, names) for name, (column, names) in numbers.items()}
-    return IRModule({GlobalVar(name): public(name, body) for name, body in bodies.items()})
+    functions = {}
+    for name, (column, table) in tables.items():
+        names = {number: _name(spec) for number, spec in table.items()}
+        functions[GlobalVar(name)] = public(name, switch(column, names))
+    return IRModule(functions)
 
 
-def _core(spec: CoreSpec, end: End) -> Body:
+def _core(spec: CoreSpec, end: End = to_scratch) -> Body:
     core, tile = spec
     return CORES[core] if tile is None else TILED[core](tile, end)
 
@@ -86,9 +92,12 @@ def _end(spec: EpilogueSpec) -> Body:
     return epilogue(value_of(*spec))
 
 
-def _held(kind: str, end: EpilogueSpec, channels: int, rms: bool) -> Body:
-    return hold(value_of(*end), channels, rms)
+def _hold(spec: EpilogueSpec, channels: int, rms: bool) -> Body:
+    return hold(value_of(*spec), channels, rms)
 
 
-def _fused(core: CoreSpec, end: EpilogueSpec, cut: bool) -> Body:
-    return _core(core, to_map(value_of(*end), cut))
+def _fused(core: CoreSpec, spec: EpilogueSpec, cut: bool) -> Body:
+    return _core(core, to_map(value_of(*spec), cut))
+
+
+KINDS: dict[str, Callable[..., Body]] = {"core": _core, "end": _end, "hold": _hold, "fused": _fused}
