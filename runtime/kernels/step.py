@@ -31,7 +31,7 @@ K = Column
 
 @T.inline
 def compute(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
-    """Splits the active list evenly over the tasks; chunk by chunk, runs core and epilogue for every panel."""
+    """Splits the active list evenly over the tasks; chunk by chunk, runs all panels and the hold test behind them."""
     counts = T.Bind(mem.c[row + K.LIST_COUNT])
     chunk = T.Bind(mem.c[row + K.CHUNK])
     whole = T.Bind(T.And(mem.n[T.int64(Cell.REFRESH)] > 0, mem.c[row + K.FUSED] >= 0))
