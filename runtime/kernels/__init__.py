@@ -1,1 +1,1 @@
-"""The TVM kernels of the CPU runtime, one file per family; `step` puts them into one function."""
+"""The TVM kernels of the CPU runtime, one file per family; `modules` lists those of a network, `step` calls them."""

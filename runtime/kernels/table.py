@@ -1,8 +1,8 @@
 """The words that the kernels and the assembler share: the columns of a step's row, and the memory of a stream.
 
-A compiled module holds one function, `step`, which walks over rows of int64 numbers. A row says what to run (column
-`op`) and where its data lie. So the code depends on the kinds of operators in a network, not on the network, and a
-compiled module is reused wherever they recur.
+A compiled network is one function, `step`, which walks over rows of int64 numbers. A row says what to run (column
+`op`) and where its data lie. So the code depends on the kinds of operators in a network, not on the network, and
+compiled kernels are reused wherever they recur.
 
 Memory, one flat buffer per type (sizes in elements; offsets into them stand in the rows):
 
