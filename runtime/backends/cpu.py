@@ -52,20 +52,10 @@ def compile_cpu(target: str, image: Image) -> tuple[tuple[bytes, ...], str]:
     from skipfx.runtime.kernels.modules import modules
 
     level = _level(target)
-    folder = cache_folder() / _key(level)
-    folder.mkdir(parents=True, exist_ok=True)
     made = modules(image)
     with ThreadPoolExecutor(usable_cores()) as pool:  # LLVM works outside of Python's lock
-        code = pool.map(lambda name: _cached(folder / f"{name}.o", level, made[name]), made)
+        code = pool.map(lambda name: cached(f"{_key(level)}/{name}.o", lambda: _compile(level, made[name]())), made)
         return tuple(code), level
-
-
-def _cached(path: Path, level: str, make: Callable[[], "IRModule"]) -> bytes:
-    if path.is_file():
-        return path.read_bytes()
-    code = _compile(level, make())
-    write_whole(path, code, overwrite=True)
-    return code
 
 
 def _level(target: str) -> str:
@@ -84,6 +74,17 @@ def cache_folder() -> Path:
     if base:
         return Path(base)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipfx"
+
+
+def cached(name: str, make: Callable[[], bytes]) -> bytes:
+    """The code that is kept under a name, which says all that decides it; made where there is none yet."""
+    path = cache_folder() / name
+    if path.is_file():
+        return path.read_bytes()
+    code = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, code, overwrite=True)
+    return code
 
 
 @cache

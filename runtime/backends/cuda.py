@@ -14,8 +14,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from skipfx.errors import CompileError
-from skipfx.files import write_whole
-from skipfx.runtime.backends.cpu import cache_folder
+from skipfx.runtime.backends.cpu import cached
 from skipfx.runtime.gpu.launches import pairs, steps
 from skipfx.runtime.image import Image
 from skipfx.runtime.kernels.cuda.module import Kernels, cuda_module, schedules
@@ -99,13 +98,7 @@ def device_code(kernels: Kernels, names: tuple[str, ...]) -> bytes:
     """The fat binary of a network's kernels for some architectures; cached by content."""
     text = sources(kernels, names)
     key = hashlib.sha256("\n".join([text, nvcc(), *names]).encode()).hexdigest()[:32]
-    cached = cache_folder() / f"{key}.fatbin"
-    if cached.is_file():
-        return cached.read_bytes()
-    code, _ = assemble_source(text, names)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(cached, code, overwrite=True)
-    return code
+    return cached(f"{key}.fatbin", lambda: assemble_source(text, names)[0])
 
 
 def sources(kernels: Kernels, names: tuple[str, ...]) -> str:

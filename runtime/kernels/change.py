@@ -37,10 +37,15 @@ def clear(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
                 mem.m[mem.c[source + S.FLAGS] + low + y] = T.uint8(0)
 
 
+def finite(x: Any, limit: Any = FLT_MAX) -> Any:
+    """The number, or the largest one where it is NaN or infinity, which count as a change."""
+    limit = T.float32(limit) if isinstance(limit, float) else limit
+    return T.Select(x <= limit, x, limit)
+
+
 def distance(new: Any, held: Any, limit: Any = FLT_MAX) -> Any:
     """|new - held|, the largest number for NaN and infinity."""
-    limit = T.float32(limit) if isinstance(limit, float) else limit
-    return T.Select(T.abs(new - held) <= limit, T.abs(new - held), limit)
+    return finite(T.abs(new - held), limit)
 
 
 def colours(mem: Any, new: Any, held: Any, plane: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.active import STRETCH, close, own_part
-from skipfx.runtime.kernels.memory import address, offset
+from skipfx.runtime.kernels.memory import address, mark, offset
 from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, Cell, Column, SourceColumn
 
 K = Column
@@ -31,8 +31,7 @@ def score(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
                 tap = T.meta_var(kh * kernel_w + kw)
                 total[0] = total[0] + mem.a[window + kh * mem.c[row + K.STEP_H] + kw * mem.c[row + K.STEP_W] + tap]
         mem.a[address(mem, row + K.OUT, y, x)] = mem.a[address(mem, row + K.OPERANDS, y, x)] + sign * total[0]
-        mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
-        mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+        mark(mem, row, y, x)
     mem.n[mem.c[row + K.COUNT] + task] = number
 
 
@@ -62,8 +61,7 @@ def follow(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
             noticed[0] = noticed[0] | T.Select(mem.a[weighed + tap] == T.float32(0), T.int64(0), T.int64(1))
             mem.a[weighed + tap] = T.float32(0)
         if noticed[0] > 0:
-            mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
-            mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+            mark(mem, row, y, x)
             moved[0] = moved[0] + 1
     mem.n[mem.c[row + K.COUNT] + task] = moved[0]
 

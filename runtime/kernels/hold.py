@@ -10,17 +10,13 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from skipfx.runtime.kernels.change import finite
 from skipfx.runtime.kernels.epilogue import Value
 from skipfx.runtime.kernels.lanes import copy, fold
-from skipfx.runtime.kernels.memory import address
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, Column
+from skipfx.runtime.kernels.memory import address, mark
+from skipfx.runtime.kernels.table import LANES, MASK, SHIFT, Column
 
 K = Column
-
-
-def finite(x: Any) -> Any:
-    """The number, or the largest one where it is NaN or infinity, which count as a change."""
-    return T.Select(x <= T.float32(FLT_MAX), x, T.float32(FLT_MAX))
 
 
 def lengths(channels: int) -> list[tuple[int, int]]:
@@ -65,11 +61,6 @@ def hold(value: Value, channels: int, rms: bool) -> Callable[..., None]:
     def store(mem: Any, out: Any, new: Any, done: Any, length: Any) -> None:
         for v in T.vectorized(length):
             mem.a[out + done + v] = new[done + v]
-
-    @T.inline
-    def mark(mem: Any, row: Any, y: Any, x: Any) -> None:
-        mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
-        mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
 
     def measure_all(mem: Any, row: Any, y: Any, x: Any, scratch: Any, out: Any, new: list[Any], norm: Any) -> None:
         for number, vector in enumerate(new):

@@ -45,6 +45,13 @@ def address(mem: Any, column: Any, y: Any, x: Any) -> Any:
     return mem.c[column] + y * mem.c[column + 1] + x * mem.c[column + 2]
 
 
+@T.inline
+def mark(mem: Any, row: Any, y: Any, x: Any) -> None:
+    """A position of the map that a step writes has changed."""
+    mem.m[mem.c[row + K.MAP] + y * mem.c[row + K.MAP_ROW] + x] = T.uint8(1)
+    mem.m[mem.c[row + K.FLAGS] + y] = T.uint8(1)
+
+
 def offset(mem: Any, row: Any, position: Any) -> Any:
     """Where the window of a packed position starts, from the first position of the padded input."""
     y = (position >> SHIFT) * mem.c[row + K.STRIDE_H] * mem.c[row + K.IN_ROW]
