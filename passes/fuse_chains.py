@@ -23,6 +23,12 @@ from skipfx.spec import Stage
 MAX_OPERANDS, MAX_PARAMETERS, MAX_OPERATORS = 4, 4, 64
 
 
+def is_inside(gm: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a value is computed with the one that reads it, and is not materialised."""
+    found = g.record(node)
+    return found.role == "local" and not found.held and local(gm, node).family not in VIEWS
+
+
 @dataclass
 class _Group:
     cores: int

@@ -10,8 +10,8 @@ from skipfx import graph as g
 from skipfx import ops
 from skipfx.expr import Expr, const
 from skipfx.numbering import number
+from skipfx.passes.fuse_chains import is_inside
 from skipfx.passes.rules import Local, local
-from skipfx.passes.rules.common import VIEWS
 from skipfx.plan import Floats
 
 
@@ -64,9 +64,7 @@ class Group:
         return tensor.detach().reshape(-1).numpy().astype(np.float32)
 
     def _operand(self, source: fx.Node) -> Expr:
-        record = g.record(source)
-        inside = record.role == "local" and not record.held and local(self.gm, source).family not in VIEWS
-        if inside or source in self.gates:
+        if is_inside(self.gm, source) or source in self.gates:
             return self._expr(source)
         return ("operand", number(self.operands, source))
 

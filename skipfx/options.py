@@ -140,7 +140,8 @@ class TransformOptions(Options):
         update: "recompute": a computed position is the operator of the current input. "residual": it is the former
             value plus the operator of the residual, as in the paper.
         exclude: patterns (shell style) of module names that stay dense.
-        thresholds: pattern of module names -> threshold in place of the gate's; the last match wins.
+        thresholds: pattern of module names -> threshold in place of the gate's; the last match wins. A value that
+            several modules compute, as a convolution and its activation, goes by the names of all of them.
     """
 
     gate: Annotated[Gate, Field(discriminator="name")]

@@ -51,7 +51,8 @@ def transform(
         block: side of the mask's blocks, 1, 2, 4, 8 or 16.
         update: "recompute" or "residual", see `TransformOptions`.
         exclude: shell-style patterns of module names that stay dense.
-        thresholds: pattern of module names -> threshold in place of the gate's; the last match wins.
+        thresholds: pattern of module names -> threshold in place of the gate's; the last match wins. A value that
+            several modules compute, as a convolution and its activation, goes by the names of all of them.
         trust_pickle: also load whole-module pickles, which execute code of their author.
         observe: called after every pass, see `skipfx.passes.base.run_passes`.
 

@@ -1,5 +1,6 @@
 """`transform` and `inspect`: scales, thresholds, examples that tell nothing, and options that match nothing."""
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -106,6 +107,13 @@ def test_the_last_threshold_that_matches_wins() -> None:
     model = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)))
     skip = transform(model, FRAME, thresholds={"1": 0.5, "*": 0.25})
     assert thresholds(skip.graph_module)[1] == 0.25 * skip.recipe.scales["relu"]
+
+
+@pytest.mark.parametrize("name", ["whole.stem", "whole.act", "whole"])
+def test_a_convolution_and_its_activation_go_by_all_of_their_names(name: str) -> None:
+    inner = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), act=nn.ReLU(), last=nn.Conv2d(4, 2, 1)))
+    skip = transform(seeded(nn.Sequential(OrderedDict(whole=inner))), FRAME, thresholds={name: 0.5})
+    assert thresholds(skip.graph_module)[1] == 0.5 * skip.recipe.scales["relu"]
 
 
 def test_a_transformation_is_deterministic() -> None:

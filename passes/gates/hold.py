@@ -18,6 +18,7 @@ from torch import fx
 from skipfx import graph as g
 from skipfx import ops
 from skipfx.options import TransformOptions
+from skipfx.passes.fuse_chains import is_inside
 from skipfx.passes.rules import local
 from skipfx.passes.to_residual import residuals
 
@@ -30,11 +31,12 @@ def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: 
     assert gate is not None
     modified = False
     sums = {conv.update: conv.former for conv in residuals(gm.graph)}
-    for node in list(gm.graph.nodes):
+    layers = {node: _layers(gm, node) for node in gm.graph.nodes}
+    for node, names in layers.items():
         if g.record(node).role == "frame" and g.is_map(node):
             threshold, norm, dilation = input_threshold, "max", gate.dilation
         else:
-            threshold, norm, dilation = hold_threshold(gm, node, options), gate.norm, 1
+            threshold, norm, dilation = _threshold(gm, node, names, options), gate.norm, 1
         if threshold > 0:
             _hold(gm.graph, node, threshold, norm, dilation)
             modified = True
@@ -43,7 +45,17 @@ def insert_hold(gm: fx.GraphModule, options: TransformOptions, input_threshold: 
     return modified
 
 
-def hold_threshold(gm: fx.GraphModule, node: fx.Node, options: TransformOptions) -> float:
+def _layers(gm: fx.GraphModule, node: fx.Node) -> set[str]:
+    """Names of the modules that compute a value: its own and, through the gates on them, those of what it swallowed."""
+    found = {g.record(node).layer}
+    for source in node.all_input_nodes:
+        record = g.record(source)
+        if (record.role == "gate" and not record.held) or is_inside(gm, source):
+            found |= _layers(gm, source)
+    return found
+
+
+def _threshold(gm: fx.GraphModule, node: fx.Node, layers: set[str], options: TransformOptions) -> float:
     """The threshold tau of a node that is not a frame, in the units of its value; 0 where it is not held."""
     found = g.record(node)
     readers = [user for user in node.users if user.op != "output"]
@@ -57,7 +69,7 @@ def hold_threshold(gm: fx.GraphModule, node: fx.Node, options: TransformOptions)
     assert options.hold is not None
     share = options.hold.threshold
     for pattern, override in options.thresholds.items():
-        if g.matches(found.layer, pattern):
+        if any(g.matches(layer, pattern) for layer in layers):
             share = override
     return share * found.scale
 

@@ -22,7 +22,7 @@ from skipfx.passes.portable.fold import fold_frames
 from skipfx.passes.portable.frames import Cells
 from skipfx.passes.portable.maps import Map, Part, to_nchw
 from skipfx.passes.portable.masks import Moves
-from skipfx.passes.portable.sites import Site, borders, find_sites, is_planar, kind, runs
+from skipfx.passes.portable.sites import Site, borders, find_sites, gathered, is_planar, kind, runs
 from skipfx.passes.portable.write import write_site
 from skipfx.passes.rules import POINT
 
@@ -113,7 +113,7 @@ class Lowering:
 
     def __init__(self, gm: fx.GraphModule, sites: list[Site]) -> None:
         self.gm, self.b, self.sites = gm, Builder(), sites
-        self.borders = borders(gm, sites)
+        self.borders, self.gathered = borders(gm, sites), gathered(gm, sites)
         self.maps: dict[fx.Node, Map] = {}  # by the node whose value the others see: a gate, or a value without one
         self.masks: dict[fx.Node, fx.Node | None] = {}
         self.moves: dict[fx.Node, Moves] = {}  # by gate: those of held values

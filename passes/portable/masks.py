@@ -36,16 +36,16 @@ WINDOWED = ("conv", *POOLS)
 
 @dataclass(frozen=True)
 class Moves:
-    """What became of the positions at which a held value was computed.
+    """What became of the positions at which a value was computed.
 
     Attributes:
-        rows: of the positions in a map of that border, [m].
+        rows: of the positions in a map of that border, [m]; None: of all that it has, in order.
         moved: whether the value moved far enough, bool [m].
         size: height and width of the value.
         border: see `rows`.
     """
 
-    rows: fx.Node
+    rows: fx.Node | None
     moved: fx.Node
     size: Pair
     border: int
@@ -55,13 +55,22 @@ class Moves:
         """Height and width with the border."""
         return self.size[0] + 2 * self.border, self.size[1] + 2 * self.border
 
+    def listed(self, b: Builder) -> fx.Node:
+        """The rows that moved, [n]."""
+        rows = b.constant(torch.arange(math.prod(self.padded))) if self.rows is None else self.rows
+        return b.keep(rows, self.moved)
+
     def flags(self, b: Builder) -> fx.Node:
         """Whether each row moved, bool [(H + 2 border) (W + 2 border)]."""
+        if self.rows is None:
+            return self.moved
         return b.put(b.constant(torch.zeros(math.prod(self.padded), dtype=torch.bool)), self.rows, self.moved)
 
     def mask(self, b: Builder) -> fx.Node:
         """Where it moved, with the border, [1, 1, H + 2 border, W + 2 border]."""
-        flat = b.put(b.constant(torch.zeros(math.prod(self.padded))), self.rows, as_float(b, self.moved))
+        flat = as_float(b, self.moved)
+        if self.rows is not None:
+            flat = b.put(b.constant(torch.zeros(math.prod(self.padded))), self.rows, flat)
         return b.reshape(flat, 1, 1, *self.padded)
 
     def exact(self, b: Builder) -> fx.Node:
@@ -137,12 +146,9 @@ def pooled(low: Lowering, mask: fx.Node, block: int) -> fx.Node:
 
 def activate(low: Lowering, site: Site) -> ActiveSet | None:
     """Where a site is computed: wherever something that it reads changed; None where that is not known."""
-    size, window = extent(site.head), POINT if site.core is None else site.core.window
-    sources = [(source, POINT) for source in site.operands if source.op != "get_attr"]
-    if site.core is not None:
-        sources.append((site.core.inputs[0], window))
-    if window == POINT and site.block == 1 and (moves := _moves(low, [source for source, _ in sources], size)):
-        return _followers(low, moves)
+    if (moves := followed(low, site)) is not None:
+        return ActiveSet(moves.listed(low.b), moves.size, 1, moves.border)
+    size, sources, window = extent(site.head), site.sources, POINT if site.core is None else site.core.window
     found = [_read(low, site, source, through) for source, through in sources]
     if any(p >= (k - 1) * d + 1 for p, k, d in zip(window.padding, window.kernel, window.dilation, strict=True)):
         found.append(as_float(low.b, low.refresh))  # windows that read nothing but padding
@@ -167,21 +173,18 @@ def chosen(low: Lowering, site: Site, mask: fx.Node) -> ActiveSet:
     return active_set(low.b, mask, extent(site.head), site.block, border)
 
 
-def _moves(low: Lowering, sources: list[fx.Node], size: Pair) -> list[Moves]:
-    """What became of the positions of all sources; [] where that is not known of each."""
-    found = {run.node: low.moves.get(run.node) for source in sources for run in runs(low.gm, source)}
+def followed(low: Lowering, site: Site) -> Moves | None:
+    """What became of the positions that a site reads, each at the position itself; None where it reads others, too."""
+    size, sources = extent(site.head), site.sources
+    found = {run.node: low.moves.get(run.node) for source, _ in sources for run in runs(low.gm, source)}
     known = [moves for moves in found.values() if moves is not None and moves.size == size]
-    return known if len(known) == len(found) else []
-
-
-def _followers(low: Lowering, moves: list[Moves]) -> ActiveSet:
-    """Single positions that read only values at the same position: those of them that moved."""
-    b, first = low.b, moves[0]
-    if len(moves) == 1:
-        return ActiveSet(b.keep(first.rows, first.moved), first.size, 1, first.border)
-    flags = reduce(partial(b.call, aten.logical_or.default), [each.flags(b) for each in moves])
-    every = torch.arange(math.prod(first.padded))
-    return ActiveSet(b.keep(b.constant(every), flags), first.size, 1, first.border)
+    single = site.block == 1 and all(window == POINT for _, window in sources)
+    if not single or not known or len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return known[0]
+    flags = reduce(partial(low.b.call, aten.logical_or.default), dict.fromkeys(each.flags(low.b) for each in known))
+    return Moves(None, flags, size, known[0].border)
 
 
 def _read(low: Lowering, site: Site, source: fx.Node, window: Window) -> fx.Node | None:

@@ -1,4 +1,4 @@
-"""Finds what can be gathered in a stream graph: held values, convolutions behind a gate or mask, and unread outputs.
+"""Finds what can be gathered in a stream graph: held values, convolutions behind a gate or mask or without.
 
 A site is a materialised value (a core or none, and the pointwise operators behind it, as `fuse_chains` grouped them)
 with the gate that decides what of it is written. Everything else is computed whole, as it stands in the stream graph.
@@ -15,7 +15,7 @@ from skipfx.passes.lower_group import Group
 from skipfx.passes.lower_layout import base
 from skipfx.passes.portable.cost import Layer, choose_block
 from skipfx.passes.portable.maps import CELL
-from skipfx.passes.rules import Local, local
+from skipfx.passes.rules import POINT, Local, Window, local
 from skipfx.passes.rules.common import VIEWS
 
 POOLS = ("max_pool", "avg_pool")
@@ -27,7 +27,7 @@ class Site:
 
     Attributes:
         head: the value.
-        gate: the `select` that holds it, or the `masked` that cuts it out; None for an output that nothing reads.
+        gate: the `select` that holds it, or the `masked` that cuts it out; None for a value that is not held.
         core: the convolution, if there is one, and its node.
         core_node: see `core`.
         operands: values that the pointwise operators read at the position itself.
@@ -49,6 +49,12 @@ class Site:
     def seen(self) -> fx.Node:
         """The node whose value the others see."""
         return self.gate or self.head
+
+    @property
+    def sources(self) -> list[tuple[fx.Node, Window]]:
+        """What it reads of the network's values, and through which window."""
+        found = [(operand, POINT) for operand in self.operands if operand.op != "get_attr"]
+        return found if self.core is None else [*found, (self.core.inputs[0], self.core.window)]
 
 
 def find_sites(gm: fx.GraphModule) -> list[Site]:
@@ -158,6 +164,12 @@ def borders(gm: fx.GraphModule, sites: list[Site]) -> dict[Kind, int]:
         for each in read:
             found[each] = max(found.get(each, 0), needed)
     return found
+
+
+def gathered(gm: fx.GraphModule, sites: list[Site]) -> set[fx.Node]:
+    """The values that sites gather from."""
+    sources = [source for site in sites for source, _ in site.sources]
+    return {run.node for source in sources for resized in (False, True) for run in runs(gm, source, resized=resized)}
 
 
 def folded_kind(frame: fx.Node, fold: int) -> Kind:

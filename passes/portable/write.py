@@ -2,7 +2,7 @@
 
     tested     the hold gate: the new value decides; rows that moved far enough are written.
     chosen     a gate that fires before the value is computed: those that sit on convolutions.
-    kept       an output without a gate: every row that may have changed.
+    kept       a value without a gate: every row that may have changed.
     masked     a convolution of a residual block that has a mask: the open positions; the others are 0.
 
 In each the old rows are read before the state is written, and every other reader sees the new state, so that the two
@@ -22,7 +22,7 @@ from skipfx import ops
 from skipfx.passes.portable.compute import new_rows
 from skipfx.passes.portable.frames import write_frame
 from skipfx.passes.portable.grid import ActiveSet, is_set
-from skipfx.passes.portable.masks import Moves, activate, blocks_of, chosen, opened, pooled
+from skipfx.passes.portable.masks import Moves, activate, blocks_of, chosen, followed, opened, pooled
 from skipfx.passes.portable.sites import Site, hold_test, mask_block
 
 if TYPE_CHECKING:
@@ -101,11 +101,18 @@ def _masked(low: Lowering, site: Site, gate: fx.Node) -> None:
 
 
 def _kept(low: Lowering, site: Site, active: ActiveSet) -> None:
-    b, former = low.b, low.kept(site.head)
-    found = replace(low.new_map(site.seen), border=0)
-    channels = found.shape[0]
-    columns = b.call(aten.permute.default, new_rows(low, site, active), [1, 0])
-    where = b.call(aten.expand.default, b.reshape(active.rows(b, 0, found.row), 1, -1), [channels, -1])
-    former.following = b.call(aten.scatter.src, former.node, 1, where, columns)
-    found.nchw = b.reshape(former.following, 1, *found.shape)
+    b, found = low.b, low.new_map(site.seen)
+    new = new_rows(low, site, active)
+    if site.seen in low.gathered:
+        own, former = active.rows(b, found.border, found.row), low.copied(site.head, found)
+        found.written = own, new
+        found.rows = former.following = b.put(former.node, *found.written)
+        if (moves := followed(low, site)) is not None:
+            low.moves[site.seen] = moves
+    else:
+        found, former = replace(found, border=0), low.kept(site.head)
+        where = b.call(aten.expand.default, b.reshape(active.rows(b, 0, found.row), 1, -1), [found.shape[0], -1])
+        columns = b.call(aten.permute.default, new, [1, 0])
+        former.following = b.call(aten.scatter.src, former.node, 1, where, columns)
+        found.nchw = b.reshape(former.following, 1, *found.shape)
     low.maps[site.seen] = found

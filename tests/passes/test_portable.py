@@ -154,6 +154,47 @@ def test_layers_that_read_one_position_follow_the_positions_of_what_they_read() 
     assert not any(user.op == "call_function" for node in others for user in node.users)  # and no row is read again
 
 
+class Unheld(nn.Module):
+    """Layers to be held or not: behind one value, behind two, behind a window, and an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.window, self.both = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(16, 8, 1)
+        self.last, self.out = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.stem(x))
+        first = F.silu(self.first(x))
+        both = self.both(torch.cat([F.silu(self.window(F.silu(self.second(first)))), first], 1))
+        return self.out(F.relu(self.last(both))), both
+
+
+@pytest.mark.parametrize(
+    "unheld", [["first", "second"], ["first", "both"], ["window"], ["*"], ["stem", "last"]], ids=str
+)
+def test_layers_that_are_not_held_are_gathered_as_others(unheld: list[str]) -> None:
+    clip = moving_clip(3, 24, 30)
+    gm = Variants(seeded(Unheld()), clip[0]).stream(HOLD, thresholds=dict.fromkeys(unheld, 0.0))
+    portable = check(gm, clip)
+    assert len(portable.layers) == 7
+    results = run(portable.module, portable.zero_states(), portable.outputs, [*clip, clip[-1]])
+    assert not results[-1][-1].any()  # a frame that repeats another
+
+
+def test_a_layer_that_is_not_held_takes_on_what_the_one_before_it_says() -> None:
+    clip = moving_clip(3, 24, 30)
+    variants = Variants(seeded(Unheld()), clip[0])
+    held, followed = (
+        lower_portable(variants.stream(HOLD, thresholds=thresholds)).module.graph
+        for thresholds in ({}, {"first": 0.0, "second": 0.0})
+    )
+    # no tests, and neither lists nor values of what passed them
+    for target, fewer in ((aten.mean.dim, 2), (aten.index.Tensor, 4)):
+        calls = [len(graph.find_nodes(op="call_function", target=target)) for graph in (held, followed)]
+        assert calls[0] - calls[1] == fewer, target
+
+
 @pytest.mark.parametrize("block", [1, 8])
 @pytest.mark.parametrize("hold", [Hold(threshold=0, input_threshold=0), HOLD])
 @pytest.mark.parametrize("squeeze", [False, True])
