@@ -1,6 +1,7 @@
 """Turns a plan into memory and rows: where every buffer lies, and a row of numbers per step.
 
-What a row says about the core of its step, weights included, is filled in by `skipfx.runtime.cores`.
+What a row says about the core of its step, weights included, is filled in by `skipfx.runtime.cores`, what it says about
+the end by `skipfx.runtime.ends`.
 What the columns mean stands in `skipfx.runtime.kernels.table`.
 """
 
@@ -10,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from skipfx.expr import Expr, leaves, size
 from skipfx.numbering import number
 from skipfx.plan import (
     Compute,
     Dense,
     Emit,
-    Floats,
     Gate,
     GateStep,
     Give,
@@ -32,14 +31,14 @@ from skipfx.plan import (
 )
 from skipfx.runtime.cores import Cores
 from skipfx.runtime.dense_rows import fill_dense, fill_give
+from skipfx.runtime.ends import Ends
 from skipfx.runtime.gate_rows import fill
-from skipfx.runtime.image import Call, EpilogueSpec, Fused, Held, Image, LayerCell, arrays, floats
+from skipfx.runtime.image import Call, Image, LayerCell, arrays, floats
 from skipfx.runtime.kernels.table import (
     HEAVY,
     LANES,
     LINES,
     OPERAND_COLUMNS,
-    OPERAND_COUNT,
     SCRATCH,
     TASKS,
     TILE,
@@ -48,11 +47,8 @@ from skipfx.runtime.kernels.table import (
     Tile,
 )
 from skipfx.runtime.layout import Layout, Row
-from skipfx.runtime.pack import pad_channels
 
 K = Column
-FEW = 4 * LANES  # channels of which all new values stay in registers
-SIMPLE = 3  # operators of the end of a convolution, at most, that a refresh runs in the same kernel
 
 
 class Assembler:
@@ -62,13 +58,10 @@ class Assembler:
         self.plan, self.dense_above = plan, dense_above
         self.memory = Layout(plan)
         self.cores = Cores(plan, self.memory, tiles)
+        self.ends = Ends(plan, self.memory)
         self.lists: dict[tuple[Any, ...], tuple[int, int]] = {}
         self.rows: list[Row] = []
         self.layers: list[LayerCell] = []
-        self.epilogues: list[EpilogueSpec] = []
-        self.fused: list[Fused] = []
-        self.alone: list[int] = []
-        self.held: list[Held] = []
         self.dense: list[Hashable] = []
 
     def assemble(self) -> Image:
@@ -89,10 +82,10 @@ class Assembler:
             calls=tuple(replace(call, begin=call.begin + begin) for call in calls),
             layers=tuple(self.layers),
             cores=tuple(self.cores.specs),
-            epilogues=tuple(self.epilogues),
-            fused=tuple(self.fused),
-            alone=tuple(self.alone),
-            held=tuple(self.held),
+            epilogues=tuple(self.ends.epilogues),
+            fused=tuple(self.ends.fused),
+            alone=tuple(self.ends.alone),
+            held=tuple(self.ends.held),
             dense=tuple(self.dense),
         )
 
@@ -177,10 +170,7 @@ class Assembler:
         self._writes(row, step.out, step.map, step.gate)
         row[K.LIST], row[K.LIST_COUNT] = list_at, counts
         self.cores.fill(row, step)
-        self._epilogue(row, step)
-        self._fuse(row, step.expr)
-        few = step.out.channels if step.out.channels <= FEW else 0
-        row[K.HOLD] = number(self.held, Held(int(row[K.EPILOGUE]), few, bool(row[K.NORM])))
+        self.ends.fill(row, step)
         self._scratch(row, 0 if step.weight is None else step.weight.size)
         if step.macs:
             self.layers.append(LayerCell(step.name, list_at, counts, step.macs, *step.size))
@@ -195,40 +185,6 @@ class Assembler:
         row[K.SCRATCH_PITCH], row[K.CHUNK] = pitch, tiles
         self.memory.need_scratch(pitch * max(TILE * tiles, *(tile.positions for tile in self.cores.tiles)))
         self.memory.need_spots(TILE * tiles)
-
-    def _epilogue(self, row: Row, step: Compute) -> None:
-        operands = [self._operand(operand) for operand in step.operands]
-        broadcast = tuple(shape[2] == 1 and step.out.channels > 1 for shape, _ in operands)
-        constant = tuple(not isinstance(operand, View) for operand in step.operands)
-        spec = (step.expr, step.core != "none", broadcast, constant)
-        row[K.EPILOGUE] = number(self.epilogues, spec)
-        for index, (shape, place) in enumerate(operands):
-            pitches = [
-                pitch * (extent == whole) for pitch, extent, whole in zip(place[1:], shape, step.size, strict=False)
-            ]
-            at = K.OPERANDS + index * OPERAND_COLUMNS
-            row[at : at + OPERAND_COLUMNS] = [place[0], *pitches]
-        for index in leaves(step.expr, "channel"):
-            values = np.broadcast_to(step.channels[index], step.out.channels)
-            row[K.PARAMETERS + index] = self.memory.w.add(pad_channels(values), LANES)
-
-    def _fuse(self, row: Row, expr: Expr) -> None:
-        """A convolution and simple arithmetic: longer code for every position of a tile takes longer to fetch."""
-        row[K.FUSED] = -1
-        if row[K.RUN] and size(expr, [0] * (1 + OPERAND_COUNT)) <= SIMPLE:
-            spare = row[K.SPARE] if row[K.GROUPS] == 1 else 0
-            cut = bool(-row[K.GROUP_OUT] % LANES > spare)
-            row[K.FUSED] = number(self.fused, Fused(int(row[K.CORE]), int(row[K.EPILOGUE]), cut))
-        else:
-            number(self.alone, int(row[K.EPILOGUE]))
-
-    def _operand(self, operand: View | Floats) -> tuple[tuple[int, ...], tuple[int, int, int]]:
-        """Height, width and channels of an operand, and its place as `Layout.place` gives it; of a constant, in w."""
-        if isinstance(operand, View):
-            buffer = self.plan.buffers[operand.buffer]
-            return (buffer.height, buffer.width, operand.channels), self.memory.place(operand)
-        _, width, channels = operand.shape
-        return operand.shape, (self.memory.w.add(operand), width * channels, channels)
 
     def _list(self, active: tuple[Source, ...], size: Pair, keep: Keep | None = None) -> tuple[int, int]:
         """An active list; steps with the same sources share it."""

@@ -73,11 +73,25 @@ class Fused(NamedTuple):
     Attributes:
         core, epilogue: their numbers.
         cut: the last vector of channels is not whole, and nothing may be written behind it.
+        nontemporal: what it writes is stored past the caches.
     """
 
     core: int
     epilogue: int
     cut: bool
+    nontemporal: bool
+
+
+class Alone(NamedTuple):
+    """An epilogue that a refresh runs by itself.
+
+    Attributes:
+        epilogue: its number.
+        nontemporal: what it writes is stored past the caches.
+    """
+
+    epilogue: int
+    nontemporal: bool
 
 
 class Held(NamedTuple):
@@ -105,7 +119,7 @@ class Image:
         cores, epilogues: what the compiled module must hold,
         held: the ends of sparse frames on a CPU,
         fused: cores and epilogues that are one kernel too, for a refresh on a CPU,
-        alone: numbers of the epilogues that a refresh on a CPU runs by themselves,
+        alone: epilogues that a refresh on a CPU runs by themselves,
         dense: and the kernels of dense islands, on a GPU.
     """
 
@@ -120,7 +134,7 @@ class Image:
     epilogues: tuple[EpilogueSpec, ...]
     held: tuple[Held, ...]
     fused: tuple[Fused, ...]
-    alone: tuple[int, ...]
+    alone: tuple[Alone, ...]
     dense: tuple[Any, ...]
 
 

@@ -14,7 +14,6 @@ from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, OPERAND_C
 K = Column
 READ, WRITE = 0, 1
 KEEP, DATA = 3, 1  # in all caches; not instructions
-LARGE = 1 << 18  # floats of a map that fills the second cache
 AHEAD = 24  # positions between a window that is asked for and the one that is read
 PAGE = 1024  # floats; across pages the processor does not guess, so weights are asked for that far ahead
 
@@ -33,14 +32,9 @@ def fetch(memory: Any, first: Any, count: Any, purpose: Any) -> None:
         ask(memory, first + line * LANES, purpose)
 
 
-def leaves_caches(mem: Any, row: Any) -> Any:
-    """Whether the map that is written is so large that a refresh, too, waits for it."""
-    return mem.c[row + K.HEIGHT] * mem.c[row + K.WIDTH] * mem.c[row + K.CHANNELS] > LARGE
-
-
 def asks(mem: Any, row: Any) -> Any:
-    """Whether memory is asked for ahead: on a sparse frame, and where what is written leaves the caches."""
-    return T.Or(mem.n[T.int64(Cell.REFRESH)] == 0, leaves_caches(mem, row))
+    """Whether memory is asked for ahead: on a sparse frame, and where a refresh, too, waits for what it writes."""
+    return T.Or(mem.n[T.int64(Cell.REFRESH)] == 0, mem.c[row + K.WAITS] > 0)
 
 
 @T.inline

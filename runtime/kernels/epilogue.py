@@ -13,11 +13,19 @@ from skipfx.runtime.kernels.arithmetic import evaluate
 from skipfx.runtime.kernels.conv import channel
 from skipfx.runtime.kernels.lanes import partly
 from skipfx.runtime.kernels.memory import address
+from skipfx.runtime.kernels.nontemporal import store_nontemporal
 from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, SHIFT, Column
 
 K = Column
 
 Value = Callable[..., Any]
+
+
+@T.inline
+def store_whole(memory: Any, at: Any, new: Any) -> None:
+    """A vector of LANES floats."""
+    for v in T.vectorized(LANES):
+        memory[at + v] = new[v]
 
 
 def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: tuple[bool, ...]) -> Value:
@@ -48,18 +56,22 @@ def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: 
     return value
 
 
-def to_map(value: Value, cut: bool) -> Callable[..., None]:
+def to_map(value: Value, cut: bool, nontemporal: bool) -> Callable[..., None]:
     """The end of a convolution's tile on a refresh (`conv.End`): new values where they are held.
 
     Args:
         value: the arithmetic.
         cut: the last vector of a group's channels is not whole, and nothing may be written behind it.
+        nontemporal: vectors are stored past the caches.
     """
+    put = store_nontemporal if nontemporal else store_whole
 
     @T.inline
     def whole(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
+        new = T.alloc_buffer((LANES,), "float32")
         for v in T.vectorized(LANES):
-            mem.a[out + at + v] = value(mem, row, sums[p, v], y, x, at, v)
+            new[v] = value(mem, row, sums[p, v], y, x, at, v)
+        put(mem.a, out + at, new)
 
     @T.inline
     def part(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
@@ -98,8 +110,9 @@ def to_map(value: Value, cut: bool) -> Callable[..., None]:
     return body
 
 
-def epilogue(value: Value) -> Callable[..., None]:
-    """The body for the arithmetic of one expression, of sums in scratch."""
+def epilogue(value: Value, nontemporal: bool) -> Callable[..., None]:
+    """The body for the arithmetic of one expression, of sums in scratch; `nontemporal` as for `to_map`."""
+    put = store_nontemporal if nontemporal else store_whole
 
     @T.inline
     def write(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
@@ -115,13 +128,15 @@ def epilogue(value: Value) -> Callable[..., None]:
             scratch = T.Bind(start + i * pitch)
             for block in range(whole):
                 at = T.Bind(low + block * LANES)
-                for v in T.vectorized(LANES):
-                    mem.a[out + at + v] = value(mem, row, mem.a[scratch + at + v], y, x, at, v)
-            if high > tail:
                 new = T.alloc_buffer((LANES,), "float32")
                 for v in T.vectorized(LANES):
-                    new[v] = value(mem, row, mem.a[scratch + tail + v], y, x, tail, v)
-                partly(mem.a, out + tail, new, 0, high - tail)
+                    new[v] = value(mem, row, mem.a[scratch + at + v], y, x, at, v)
+                put(mem.a, out + at, new)
+            if high > tail:
+                rest = T.alloc_buffer((LANES,), "float32")
+                for v in T.vectorized(LANES):
+                    rest[v] = value(mem, row, mem.a[scratch + tail + v], y, x, tail, v)
+                partly(mem.a, out + tail, rest, 0, high - tail)
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:

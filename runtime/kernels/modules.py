@@ -18,6 +18,7 @@ from skipfx.runtime.kernels.epilogue import epilogue, to_map, value_of
 from skipfx.runtime.kernels.hold import hold
 from skipfx.runtime.kernels.memory import public, switch
 from skipfx.runtime.kernels.move import move
+from skipfx.runtime.kernels.nontemporal import storing_nontemporal
 from skipfx.runtime.kernels.pool import pool
 from skipfx.runtime.kernels.resize import resize
 from skipfx.runtime.kernels.step import step_module
@@ -49,14 +50,20 @@ def modules(image: Image) -> dict[str, Callable[[], IRModule]]:
     cores, ends = image.cores, image.epilogues
     tables: dict[str, tuple[Column, dict[int, Spec]]] = {
         "run_core": (Column.CORE, {index: ("core", core) for index, core in enumerate(cores)}),
-        "run_end": (Column.EPILOGUE, {index: ("end", ends[index]) for index in image.alone}),
+        "run_end": (
+            Column.END,
+            {index: ("end", ends[one.epilogue], one.nontemporal) for index, one in enumerate(image.alone)},
+        ),
         "run_hold": (
             Column.HOLD,
             {index: ("hold", ends[one.epilogue], one.channels, one.rms) for index, one in enumerate(image.held)},
         ),
         "run_fused": (
             Column.FUSED,
-            {index: ("fused", cores[one.core], ends[one.epilogue], one.cut) for index, one in enumerate(image.fused)},
+            {
+                index: ("fused", cores[one.core], ends[one.epilogue], one.cut, one.nontemporal)
+                for index, one in enumerate(image.fused)
+            },
         ),
     }
     made: dict[str, Callable[[], IRModule]] = {"step": step_module}
@@ -88,16 +95,20 @@ def _core(spec: CoreSpec, end: End = to_scratch) -> Body:
     return CORES[core] if tile is None else TILED[core](tile, end)
 
 
-def _end(spec: EpilogueSpec) -> Body:
-    return epilogue(value_of(*spec))
+def _end(spec: EpilogueSpec, nontemporal: bool) -> Body:
+    return _storing(epilogue(value_of(*spec), nontemporal), nontemporal)
 
 
 def _hold(spec: EpilogueSpec, channels: int, rms: bool) -> Body:
     return hold(value_of(*spec), channels, rms)
 
 
-def _fused(core: CoreSpec, spec: EpilogueSpec, cut: bool) -> Body:
-    return _core(core, to_map(value_of(*spec), cut))
+def _fused(core: CoreSpec, spec: EpilogueSpec, cut: bool, nontemporal: bool) -> Body:
+    return _storing(_core(core, to_map(value_of(*spec), cut, nontemporal)), nontemporal)
+
+
+def _storing(body: Body, nontemporal: bool) -> Body:
+    return storing_nontemporal(body) if nontemporal else body
 
 
 KINDS: dict[str, Callable[..., Body]] = {"core": _core, "end": _end, "hold": _hold, "fused": _fused}

@@ -27,6 +27,8 @@ LANES: Final = 16  # channels of a vector
 SUMS: Final = 12  # vectors that hide how long a multiply-add takes: two begin in a cycle, and end four to six later
 SCRATCH: Final = 4096  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
+LARGE: Final = 1 << 18  # floats of a map that fills the second cache,
+VAST: Final = 1 << 21  # and of one that leaves the third, too, or should leave it to others
 TAPS: Final = 3  # of a gate's window that are weighed at a time
 LINES: Final = 3
 SHIFT: Final = 16
@@ -234,7 +236,9 @@ class Column(IntEnum):
     WINDOW_TABLE = 85
     FUSED = 86  # number of the core and epilogue in one that a refresh runs on a CPU, -1 for none
     HOLD = 87  # number of the hold test of a sparse frame on a CPU
-    NUMBERS = 88  # columns in a row
+    END = 88  # number of the epilogue that a refresh runs by itself on a CPU
+    WAITS = 89  # whether a refresh, too, asks for what it writes before it is needed
+    NUMBERS = 90  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill
