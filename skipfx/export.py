@@ -33,7 +33,7 @@ from skipfx.onnx_manifest import (
 )
 from skipfx.onnx_model import clean, halve_weights, join_lengths
 from skipfx.passes.portable import Portable, lower_portable
-from skipfx.to_onnx import OPSET, PORTABLE, to_onnx
+from skipfx.to_onnx import OPSET, to_onnx
 from skipfx.triton import triton_config
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _model(skip: "SkipModel", portable: Portable, opset: int) -> Any:
     try:
         with torch.no_grad():
             program = torch.export.export(portable.module, arguments)
-        model = onnx.load_from_string(to_onnx(program, opset=opset, names=(inputs, outputs), translations=PORTABLE))
+        model = onnx.load_from_string(to_onnx(program, opset=opset, names=(inputs, outputs), portable=True))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(f"the model cannot be exported to ONNX: {lines[0]}") from error

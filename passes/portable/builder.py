@@ -58,7 +58,7 @@ class Builder:
 
     def put(self, node: fx.Node, index: fx.Node, rows: fx.Node) -> fx.Node:
         """The tensor with the rows at an index [m] replaced; becomes ScatterND."""
-        return self.call(torch.ops.aten.index_put.default, node, [index], rows)
+        return self.call(torch.ops.aten.index_copy.default, node, 0, index, rows)
 
 
 def _hashable(value: Any) -> Any:

@@ -149,7 +149,7 @@ def test_layers_that_read_one_position_follow_the_positions_of_what_they_read() 
         nn.Sequential(*(nn.Sequential(nn.Conv2d(c, 8, 1), nn.SiLU()) for c in (3, 8, 8)), nn.Conv2d(8, 4, 1))
     )
     graph = check(Variants(model, clip[0]).stream(HOLD), clip).module.graph
-    frame, *others = graph.find_nodes(op="call_function", target=aten.index_put.default)
+    frame, *others = graph.find_nodes(op="call_function", target=aten.index_copy.default)
     assert len(others) == 3 and all(node.args[0].op == "placeholder" for node in (frame, *others))  # states, no masks
     assert not any(user.op == "call_function" for node in others for user in node.users)  # and no row is read again
 
