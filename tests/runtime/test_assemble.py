@@ -124,7 +124,7 @@ def test_a_refresh_runs_simple_ends_in_the_convolution() -> None:
     assert a == b != d
     assert c == -1
     for row in (rows[0], rows[3]):
-        assert image.fused[row[K.FUSED]] == (row[K.CORE], row[K.EPILOGUE], True)
+        assert image.fused[row[K.FUSED]] == (row[K.CORE], row[K.EPILOGUE], True, False)
 
 
 def test_large_weights_serve_more_positions() -> None:
