@@ -36,8 +36,8 @@ class State:
 
     Attributes:
         layer: dotted name of the module whose value it keeps.
-        source: the stream graph's name of the state; None for an output that is kept so that it need not be
-            computed again.
+        source: the stream graph's name of the state; None for a value that is not held, and kept so that it need not
+            be computed again.
         layout: "planes": [C, H W]; "nchw", "rows" or "planar": see `skipfx.passes.portable.maps`.
         border: zeros around the picture in rows and planes.
         size: the map [C, H, W] in it; [] where the state is none.
@@ -116,7 +116,7 @@ class Lowering:
         self.borders, self.gathered = borders(gm, sites), gathered(gm, sites)
         self.maps: dict[fx.Node, Map] = {}  # by the node whose value the others see: a gate, or a value without one
         self.masks: dict[fx.Node, fx.Node | None] = {}
-        self.moves: dict[fx.Node, Moves] = {}  # by gate: those of held values
+        self.moves: dict[fx.Node, Moves] = {}  # as `maps`: what became of the positions of each
         self.cells: dict[fx.Node, Cells] = {}  # by gate: those of frames
         self.folded: dict[fx.Node, Map] = {}  # by gate: frames as their reader takes them
         self.copies: dict[fx.Node, fx.Node] = {}
@@ -178,7 +178,7 @@ class Lowering:
         return self._slot(node.name, node, "nchw", tuple(g.value(node).shape))
 
     def copied(self, node: fx.Node, like: Map) -> "Slot":
-        """A slot of its own, in rows, for a held value in another layout."""
+        """A slot of its own, in rows, for a value that is not held, or for one that is, in another layout."""
         return self._slot(f"~{len(self.slots):03d}", node, "rows", like.state_shape, like)
 
     def kept(self, node: fx.Node) -> "Slot":

@@ -11,7 +11,7 @@ from tvm.script import tirx as T
 from skipfx.expr import Expr
 from skipfx.runtime.kernels.arithmetic import evaluate
 from skipfx.runtime.kernels.conv import channel
-from skipfx.runtime.kernels.lanes import partly
+from skipfx.runtime.kernels.lanes import copy_vector, partly
 from skipfx.runtime.kernels.memory import address
 from skipfx.runtime.kernels.nontemporal import store_nontemporal
 from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, SHIFT, Column
@@ -19,13 +19,6 @@ from skipfx.runtime.kernels.table import LANES, MASK, OPERAND_COLUMNS, SHIFT, Co
 K = Column
 
 Value = Callable[..., Any]
-
-
-@T.inline
-def store_whole(memory: Any, at: Any, new: Any) -> None:
-    """A vector of LANES floats."""
-    for v in T.vectorized(LANES):
-        memory[at + v] = new[v]
 
 
 def value_of(expr: Expr, has_core: bool, broadcast: tuple[bool, ...], constant: tuple[bool, ...]) -> Value:
@@ -64,14 +57,14 @@ def to_map(value: Value, cut: bool, nontemporal: bool) -> Callable[..., None]:
         cut: the last vector of a group's channels is not whole, and nothing may be written behind it.
         nontemporal: vectors are stored past the caches.
     """
-    put = store_nontemporal if nontemporal else store_whole
+    put = store_nontemporal if nontemporal else copy_vector
 
     @T.inline
     def whole(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
         new = T.alloc_buffer((LANES,), "float32")
         for v in T.vectorized(LANES):
             new[v] = value(mem, row, sums[p, v], y, x, at, v)
-        put(mem.a, out + at, new)
+        put(mem.a, out + at, new, 0)
 
     @T.inline
     def part(mem: Any, row: Any, y: Any, x: Any, out: Any, at: Any, sums: Any, p: Any, left: Any) -> None:
@@ -112,7 +105,7 @@ def to_map(value: Value, cut: bool, nontemporal: bool) -> Callable[..., None]:
 
 def epilogue(value: Value, nontemporal: bool) -> Callable[..., None]:
     """The body for the arithmetic of one expression, of sums in scratch; `nontemporal` as for `to_map`."""
-    put = store_nontemporal if nontemporal else store_whole
+    put = store_nontemporal if nontemporal else copy_vector
 
     @T.inline
     def write(mem: Any, row: Any, first: Any, count: Any, start: Any, low: Any, high: Any) -> None:
@@ -131,7 +124,7 @@ def epilogue(value: Value, nontemporal: bool) -> Callable[..., None]:
                 new = T.alloc_buffer((LANES,), "float32")
                 for v in T.vectorized(LANES):
                     new[v] = value(mem, row, mem.a[scratch + at + v], y, x, at, v)
-                put(mem.a, out + at, new)
+                put(mem.a, out + at, new, 0)
             if high > tail:
                 rest = T.alloc_buffer((LANES,), "float32")
                 for v in T.vectorized(LANES):

@@ -5,8 +5,9 @@ from typing import Any
 from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.active import STRETCH, close, own_part
+from skipfx.runtime.kernels.lanes import copy
 from skipfx.runtime.kernels.memory import address, mark, offset
-from skipfx.runtime.kernels.table import FLT_MAX, LANES, MASK, SHIFT, Cell, Column, SourceColumn
+from skipfx.runtime.kernels.table import FLT_MAX, MASK, SHIFT, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
@@ -39,8 +40,6 @@ def score(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pan
 def follow(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
     """Moves a reference, and marks where a score notices."""
     start = T.Bind(own_part(mem, task, tasks, row))
-    channels = T.Bind(mem.c[row + K.CHANNELS])
-    whole = T.Bind((channels + mem.c[row + K.SPARE]) // LANES * LANES)
     moved = T.alloc_buffer((1,), "int64")
     moved[0] = T.int64(0)
     for i in range(mem.n[mem.c[row + K.LIST_COUNT] + task]):
@@ -49,11 +48,7 @@ def follow(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, pa
         x = T.Bind(position & MASK)
         new = T.Bind(address(mem, row + K.IN, y, x))
         out = T.Bind(address(mem, row + K.OUT, y, x))
-        for block in range(whole // LANES):
-            for v in T.vectorized(LANES):
-                mem.a[out + block * LANES + v] = mem.a[new + block * LANES + v]
-        for channel in range(channels - whole):
-            mem.a[out + whole + channel] = mem.a[new + whole + channel]
+        copy(mem.a, out, mem.a, new, mem.c[row + K.CHANNELS], mem.c[row + K.SPARE])
         weighed = T.Bind(address(mem, row + K.REFERENCE, y, x))
         noticed = T.alloc_buffer((1,), "int64")
         noticed[0] = mem.n[T.int64(Cell.REFRESH)]

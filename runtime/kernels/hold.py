@@ -12,7 +12,7 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.change import finite
 from skipfx.runtime.kernels.epilogue import Value
-from skipfx.runtime.kernels.lanes import copy, fold
+from skipfx.runtime.kernels.lanes import copy, copy_vector, fold
 from skipfx.runtime.kernels.memory import address, mark
 from skipfx.runtime.kernels.table import LANES, MASK, SHIFT, Column
 
@@ -111,7 +111,7 @@ def hold(value: Value, channels: int, rms: bool) -> Callable[..., None]:
                 at = T.Bind(block * LANES)
                 new = T.alloc_buffer((LANES,), "float32")
                 measure(mem, row, y, x, scratch, out, at, T.Cast("int32", size - at), new, norm)
-                store(mem, scratch + at, new, 0, LANES)
+                copy_vector(mem.a, scratch + at, new, 0)
             fold(norm, merged)
             mem.q[spots + found[0]] = i
             found[0] = found[0] + T.Select(finite(norm[0]) > threshold, T.int64(1), T.int64(0))

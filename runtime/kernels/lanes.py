@@ -24,6 +24,13 @@ def fold(lanes: Any, merge: Callable[[Any, Any], Any]) -> None:
 
 
 @T.inline
+def copy_vector(target: Any, at: Any, source: Any, start: Any) -> None:
+    """Copies a vector."""
+    for v in T.vectorized(LANES):
+        target[at + v] = source[start + v]
+
+
+@T.inline
 def partly(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
     """Copies the first `count` numbers of a vector, fewer than LANES."""
     half = T.meta_var(LANES // 2)
@@ -38,10 +45,9 @@ def partly(target: Any, at: Any, source: Any, start: Any, count: Any) -> None:
 @T.inline
 def copy(target: Any, at: Any, source: Any, start: Any, count: Any, spare: Any) -> None:
     """Copies `count` numbers, and up to `spare` more where that makes a vector whole."""
-    whole = T.Bind((count + spare) // LANES)
-    for block in range(whole):
-        for v in T.vectorized(LANES):
-            target[at + block * LANES + v] = source[start + block * LANES + v]
-    done = T.Bind(whole * LANES)
+    vectors = T.Bind((count + spare) // LANES)
+    for block in range(vectors):
+        copy_vector(target, at + block * LANES, source, start + block * LANES)
+    done = T.Bind(vectors * LANES)
     if count > done:
         partly(target, at + done, source, start + done, count - done)

@@ -23,9 +23,9 @@ define void @{NAME}(ptr %to, ptr %from) alwaysinline {{
 
 
 @T.inline
-def store_nontemporal(memory: Any, at: Any, new: Any) -> None:
-    """A vector of LANES floats to where a whole vector belongs."""
-    T.evaluate(T.call_extern("void", NAME, T.address_of(memory[at]), T.address_of(new[0])))
+def store_nontemporal(target: Any, at: Any, source: Any, start: Any) -> None:
+    """Copies a vector, as `lanes.copy_vector` does, to where it has a cache line of its own."""
+    T.evaluate(T.call_extern("void", NAME, T.address_of(target[at]), T.address_of(source[start])))
 
 
 def storing_nontemporal(body: Callable[..., None]) -> Callable[..., None]:
