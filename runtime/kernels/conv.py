@@ -47,7 +47,8 @@ def multiply(sums: Any, p: Any, source: Any, at: Any, weights: Any, weight: Any)
         sums[p, v] = sums[p, v] + source[at + v] * weights[weight + v]
 
 
-# (memory, task, row, first and number done of the positions, panel, first channel, sums, positions of the tile)
+# (memory, task, row, first and number done of the positions, panel, first channel, sums, positions of the tile, whether
+# they follow each other in a row)
 End = Callable[..., None]
 
 
@@ -64,7 +65,7 @@ def each(function: Callable[..., None], sums: list[Any], p: Any, places: list[tu
 
 @T.inline
 def to_scratch(
-    mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, at: Any, sums: Any, positions: Any
+    mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, at: Any, sums: Any, positions: Any, along: Any
 ) -> None:
     """The end of a tile whose epilogue runs by itself: sums, from channel `at` on, to the task's scratch."""
     pitch = T.Bind(mem.c[row + K.SCRATCH_PITCH])
@@ -77,6 +78,12 @@ def channel(mem: Any, row: Any, panel: Any) -> Any:
     """The first output channel of a panel."""
     panels = mem.c[row + K.PANELS]
     return panel // panels * mem.c[row + K.GROUP_OUT] + panel % panels * (mem.c[row + K.BLOCKS] * LANES)
+
+
+def follow(mem: Any, first: Any, left: Any, positions: Any) -> Any:
+    """Whether so many positions follow each other in a row."""
+    last = positions - 1
+    return T.And(left > last, mem.q[first + last] - mem.q[first] == last)
 
 
 class Panel(NamedTuple):
@@ -118,7 +125,7 @@ def conv(tile: Tile, end: End) -> Callable[..., None]:
                     for p in T.unroll(positions):
                         x = T.Bind(mem.a[base[p] + kh * of.step_h + kw * of.step_w + k])
                         each(accumulate, sums, p, [(mem.w, tap)], x)
-        end(mem, task, row, first, done, panel, of.at, sums, positions)
+        end(mem, task, row, first, done, panel, of.at, sums, positions, False)
 
     @T.inline
     def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
@@ -145,14 +152,6 @@ def conv(tile: Tile, end: End) -> Callable[..., None]:
     return body
 
 
-def follow(mem: Any, first: Any, left: Any, tile: Tile) -> Any:
-    """Whether the positions of a tile follow each other in a row, and share what they read."""
-    if tile.columns is None:
-        return T.bool(False)
-    last = tile.positions - 1
-    return T.And(left > last, mem.q[first + last] - mem.q[first] == last)
-
-
 def sweep(sums: list[Any], tile: Tile, mem: Any, line: Any, pixel: Any, weight: Any, padded: Any) -> None:
     """A row of the window at positions that follow each other: what more than one of them reads is loaded once."""
     columns, stride = tile.columns or (0, 1)
@@ -169,38 +168,42 @@ def depthwise(tile: Tile, end: End) -> Callable[..., None]:
     """The body for a register tile; `end` is given sums as by `conv`. One filter per channel; weights [kh, kw, C]."""
 
     @T.inline
-    def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
+    def tiled(mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, start: Any, along: Any) -> None:
         kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
         step_h = T.Bind(mem.c[row + K.STEP_H])
         step_w = T.Bind(mem.c[row + K.STEP_W])
         padded = T.Bind(mem.c[row + K.BLOCKS] * LANES)
         width = T.meta_var(tile.vectors * LANES)
+        for part in range(padded // width):
+            at = T.Bind(part * width)
+            sums = T.meta_var(registers(tile.positions, tile.vectors))
+            for p in T.unroll(tile.positions):
+                each(load, sums, p, [(mem.w, mem.c[row + K.BIAS] + at)])
+            for kh in range(mem.c[row + K.KERNEL_H]):
+                weight = T.Bind(mem.c[row + K.WEIGHT] + kh * kernel_w * padded + at)
+                if along:
+                    sweep(sums, tile, mem, start[0] + kh * step_h + at, step_w, weight, padded)
+                else:
+                    for kw in range(kernel_w):
+                        tap = T.Bind(kh * step_h + kw * step_w + at)
+                        for p in T.unroll(tile.positions):
+                            each(multiply, sums, p, [(mem.a, start[p] + tap), (mem.w, weight + kw * padded)])
+            end(mem, task, row, first, done, panel, at, sums, tile.positions, along)
+
+    @T.inline
+    def body(mem: Any, task: Any, tasks: Any, row: Any, first: Any, count: Any, panel: Any) -> None:
         asked = T.Bind(asks(mem, row))
         for number in range((count + tile.positions - 1) // tile.positions):
             done = T.Bind(number * tile.positions)
             if asked:
-                ahead(mem, row, first, count, done, tile.positions, T.int64(0), padded)
+                ahead(mem, row, first, count, done, tile.positions, T.int64(0), mem.c[row + K.BLOCKS] * LANES)
             start = T.alloc_buffer((tile.positions,), "int64")
-            for p in T.unroll(tile.positions):
-                start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done + p])
-            along = T.Bind(follow(mem, first + done, count - done, tile))
-            for part in range(padded // width):
-                at = T.Bind(part * width)
-                sums = T.meta_var(registers(tile.positions, tile.vectors))
-                for p in T.unroll(tile.positions):
-                    each(load, sums, p, [(mem.w, mem.c[row + K.BIAS] + at)])
-                if along:
-                    for kh in range(mem.c[row + K.KERNEL_H]):
-                        line = T.Bind(start[0] + kh * step_h + at)
-                        weight = T.Bind(mem.c[row + K.WEIGHT] + kh * kernel_w * padded + at)
-                        sweep(sums, tile, mem, line, step_w, weight, padded)
-                else:
-                    for kh in range(mem.c[row + K.KERNEL_H]):
-                        for kw in range(kernel_w):
-                            weight = T.Bind(mem.c[row + K.WEIGHT] + (kh * kernel_w + kw) * padded + at)
-                            tap = T.Bind(kh * step_h + kw * step_w + at)
-                            for p in T.unroll(tile.positions):
-                                each(multiply, sums, p, [(mem.a, start[p] + tap), (mem.w, weight)])
-                end(mem, task, row, first, done, panel, at, sums, tile.positions)
+            start[0] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done])
+            if tile.columns is not None and follow(mem, first + done, count - done, tile.positions):
+                tiled(mem, task, row, first, done, panel, start, True)
+            else:
+                for p in T.unroll(1, tile.positions):
+                    start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done + p])
+                tiled(mem, task, row, first, done, panel, start, False)
 
     return body

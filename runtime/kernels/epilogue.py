@@ -81,24 +81,34 @@ def to_map(value: Value, cut: bool, nontemporal: bool) -> Callable[..., None]:
             store(mem, row, y, x, out, at + number * LANES, one, p, left)
 
     @T.inline
-    def every(mem: Any, row: Any, first: Any, at: Any, sums: Any, positions: Any, left: Any, end: Any) -> None:
-        for p in T.unroll(positions):
-            position = T.Bind(mem.q[first + p])
-            y = T.Bind(position >> SHIFT)
-            x = T.Bind(position & MASK)
-            out = T.Bind(address(mem, row + K.OUT, y, x))
-            vectors(mem, row, y, x, out, at, sums, p, left, end)
+    def every(
+        mem: Any, row: Any, first: Any, at: Any, sums: Any, positions: Any, left: Any, along: Any, end: Any
+    ) -> None:
+        if along:  # the others lie beside the first: no address is multiplied out for each
+            start = T.Bind(mem.q[first])
+            line = T.Bind(start >> SHIFT)
+            column = T.Bind(start & MASK)
+            into = T.Bind(address(mem, row + K.OUT, line, column))
+            for p in T.unroll(positions):
+                vectors(mem, row, line, column + p, into + p * mem.c[row + K.OUT + 2], at, sums, p, left, end)
+        else:
+            for p in T.unroll(positions):
+                position = T.Bind(mem.q[first + p])
+                y = T.Bind(position >> SHIFT)
+                x = T.Bind(position & MASK)
+                out = T.Bind(address(mem, row + K.OUT, y, x))
+                vectors(mem, row, y, x, out, at, sums, p, left, end)
 
     @T.inline
     def body(
-        mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, at: Any, sums: Any, positions: Any
+        mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, at: Any, sums: Any, positions: Any, along: Any
     ) -> None:
         end = T.Bind((panel // mem.c[row + K.PANELS] + 1) * mem.c[row + K.GROUP_OUT])
         left = T.Bind(end - at - (len(sums) - 1) * LANES)  # channels in the last vector
         if cut and left < LANES:  # outside of the loop over positions: inside, sums go through memory
-            every(mem, row, first + done, at, sums, positions, left, part)
+            every(mem, row, first + done, at, sums, positions, left, along, part)
         else:
-            every(mem, row, first + done, at, sums, positions, left, whole)
+            every(mem, row, first + done, at, sums, positions, left, along, whole)
 
     return body
 

@@ -130,7 +130,8 @@ def test_neighbours_share_what_filters_of_each_channel_read(channels: int) -> No
         nn.Conv2d(channels, channels, (3, columns), (1, stride), (1, columns), (1, dilation), channels)
         for columns, stride, dilation in WINDOWS
     ]
-    net = Net(lambda m, x: [conv(x) for conv in m.convs], convs=nn.ModuleList(convs))
+    same = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+    net = Net(lambda m, x: [m.same(x) + x, *(conv(x) for conv in m.convs)], same=same, convs=nn.ModuleList(convs))
     generator = torch.Generator().manual_seed(1)
     clip: list[Frames] = [(torch.randn(1, channels, 5, 45, generator=generator),)]
     for time in range(20):
