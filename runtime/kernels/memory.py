@@ -3,11 +3,14 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import FrameType
 from typing import Any, NamedTuple
 
 from tvm.ir import GlobalVar
 from tvm.script import tirx as T
+from tvm.script.parser.core.diagnostics import Source
+from tvm.script.parser.core.doc import parse
 from tvm.script.parser.core.parser import ScriptMacro
 from tvm.tirx import Buffer, PrimFunc
 
@@ -72,7 +75,14 @@ def _running_parser(macro: ScriptMacro) -> Any:
     return frame.f_globals[macro.parser_object_name]
 
 
+@cache
+def _parsed(source: str) -> Any:
+    """The syntax tree of an inlined function, which TVM would make anew for each of its calls."""
+    return parse(source)
+
+
 ScriptMacro._find_parser_def = _running_parser
+Source.as_ast = lambda source: _parsed(source.source)
 
 
 def kernel(body: Callable[..., None]) -> PrimFunc:
