@@ -1,7 +1,7 @@
 """Active lists: the output positions whose window holds a change, as packed positions in row order.
 
 A task lists its own band of rows into its own part of the list, so no task waits for another. Rows without a flag cost
-one look; a flagged row costs a few passes over its bytes, which the compiler vectorises.
+one look; a flagged row costs a few passes over its bytes, block by block.
 """
 
 from typing import Any
@@ -11,7 +11,8 @@ from tvm.script import tirx as T
 from skipfx.runtime.kernels.table import LINES, SHIFT, TILE, Cell, Column, SourceColumn
 
 K = Column
-STRETCH = 64
+BLOCK = 32  # marks that are copied at once; behind those of a row stand others, or flags, which nobody uses
+GROUP = 8  # marks that are looked at at once
 S = SourceColumn
 
 
@@ -21,20 +22,40 @@ def own_part(mem: Any, task: Any, tasks: Any, row: Any) -> Any:
 
 
 @T.inline
+def put(mem: Any, to: Any, source: Any, at: Any, count: Any) -> None:
+    """Copies `count` marks to a scratch line, in whole blocks."""
+    for block in range((count + BLOCK - 1) // BLOCK):
+        for v in T.vectorized(BLOCK):
+            mem.s[to + block * BLOCK + v] = source[at + block * BLOCK + v]
+
+
+@T.inline
+def add(mem: Any, to: Any, source: Any, at: Any, count: Any) -> None:
+    """As `put`, but adds them to those that are there."""
+    for block in range((count + BLOCK - 1) // BLOCK):
+        for v in T.vectorized(BLOCK):
+            mem.s[to + block * BLOCK + v] = mem.s[to + block * BLOCK + v] | source[at + block * BLOCK + v]
+
+
+@T.inline
 def compact(mem: Any, marks: Any, first: Any, width: Any, tag: Any, start: Any, found: Any) -> None:
-    """Appends tag | x to the list at `start` for every x < width whose mark is 1; empty stretches cost one look."""
+    """Appends tag | x to the list at `start` for every x < width whose mark is 1, without a branch for each."""
     end = T.alloc_buffer((1,), "int64")
     end[0] = found[0]
-    for stretch in range((width + STRETCH - 1) // STRETCH):
-        low = T.Bind(stretch * STRETCH)
+    for group in range(width // GROUP):
+        low = T.Bind(group * GROUP)
         some = T.alloc_buffer((1,), "uint8")
         some[0] = T.uint8(0)
-        for x in range(T.min(width - low, T.int64(STRETCH))):
+        for x in T.unroll(GROUP):
             some[0] = some[0] | marks[first + low + x]
         if some[0] > 0:
-            for x in range(T.min(width - low, T.int64(STRETCH))):
+            for x in T.unroll(GROUP):
                 mem.q[start + end[0]] = tag | (low + x)
                 end[0] = end[0] + T.Cast("int64", marks[first + low + x])
+    for x in range(width % GROUP):
+        last = T.Bind(width - width % GROUP + x)
+        mem.q[start + end[0]] = tag | last
+        end[0] = end[0] + T.Cast("int64", marks[first + last])
     found[0] = end[0]
 
 
@@ -68,11 +89,9 @@ def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, foun
                 if mem.m[mem.c[source + S.FLAGS] + above[0]] > 0:
                     changes = T.Bind(mem.c[source + S.MAP] + above[0] * mem.c[source + S.MAP_ROW] - left)
                     if touched[0] == 0:
-                        for x in range(span):
-                            mem.s[line + x] = mem.m[changes + x]
+                        put(mem, line, mem.m, changes, span)
                     else:
-                        for x in range(span):
-                            mem.s[line + x] = mem.s[line + x] | mem.m[changes + x]
+                        add(mem, line, mem.m, changes, span)
                     touched[0] = T.int64(1)
         if touched[0] > 0:
             if hit[0] == 0:
@@ -86,15 +105,12 @@ def list_row(mem: Any, task: Any, row: Any, y: Any, start: Any, width: Any, foun
                         mem.s[marks + x] = mem.s[marks + x] | mem.s[line + at]
             elif stride_w == 1:
                 for k in range(kernel_w):
-                    for x in range(width):
-                        mem.s[marks + x] = mem.s[marks + x] | mem.s[line + x + k * step_w]
+                    add(mem, marks, mem.s, line + k * step_w, width)
             else:  # first every position, which vectorises, then those of the stride
                 every = T.Bind((width - 1) * stride_w + 1)
-                for x in range(every):
-                    mem.s[wide + x] = mem.s[line + x]
+                put(mem, wide, mem.s, line, every)
                 for k in range(kernel_w - 1):
-                    for x in range(every):
-                        mem.s[wide + x] = mem.s[wide + x] | mem.s[line + x + (k + 1) * step_w]
+                    add(mem, wide, mem.s, line + (k + 1) * step_w, every)
                 for x in range(width):
                     mem.s[marks + x] = mem.s[marks + x] | mem.s[wide + x * stride_w]
     if hit[0] > 0:

@@ -4,13 +4,14 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from skipfx.runtime.kernels.active import STRETCH, close, own_part
+from skipfx.runtime.kernels.active import close, own_part
 from skipfx.runtime.kernels.lanes import copy
 from skipfx.runtime.kernels.memory import address, mark, offset
 from skipfx.runtime.kernels.table import FLT_MAX, MASK, SHIFT, Cell, Column, SourceColumn
 
 K = Column
 S = SourceColumn
+STRETCH = 64  # positions of a row that are looked at at once: whole blocks
 
 
 @T.inline
