@@ -38,6 +38,13 @@ def add(mem: Any, to: Any, source: Any, at: Any, count: Any) -> None:
 
 
 @T.inline
+def append(mem: Any, start: Any, end: Any, position: Any, mark: Any) -> None:
+    """Appends a position to the list at `start` if its mark is 1: written in any case, counted if so."""
+    mem.q[start + end[0]] = position
+    end[0] = end[0] + T.Cast("int64", mark)
+
+
+@T.inline
 def compact(mem: Any, marks: Any, first: Any, width: Any, tag: Any, start: Any, found: Any) -> None:
     """Appends tag | x to the list at `start` for every x < width whose mark is 1, without a branch for each."""
     end = T.alloc_buffer((1,), "int64")
@@ -50,12 +57,10 @@ def compact(mem: Any, marks: Any, first: Any, width: Any, tag: Any, start: Any, 
             some[0] = some[0] | marks[first + low + x]
         if some[0] > 0:
             for x in T.unroll(GROUP):
-                mem.q[start + end[0]] = tag | (low + x)
-                end[0] = end[0] + T.Cast("int64", marks[first + low + x])
+                append(mem, start, end, tag | (low + x), marks[first + low + x])
     for x in range(width % GROUP):
         last = T.Bind(width - width % GROUP + x)
-        mem.q[start + end[0]] = tag | last
-        end[0] = end[0] + T.Cast("int64", marks[first + last])
+        append(mem, start, end, tag | last, marks[first + last])
     found[0] = end[0]
 
 

@@ -168,7 +168,10 @@ def depthwise(tile: Tile, end: End) -> Callable[..., None]:
     """The body for a register tile; `end` is given sums as by `conv`. One filter per channel; weights [kh, kw, C]."""
 
     @T.inline
-    def tiled(mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, start: Any, along: Any) -> None:
+    def tiled(mem: Any, task: Any, row: Any, first: Any, done: Any, panel: Any, along: Any) -> None:
+        start = T.alloc_buffer((tile.positions,), "int64")
+        for p in T.unroll(1 if along else tile.positions):
+            start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done + p])
         kernel_w = T.Bind(mem.c[row + K.KERNEL_W])
         step_h = T.Bind(mem.c[row + K.STEP_H])
         step_w = T.Bind(mem.c[row + K.STEP_W])
@@ -197,13 +200,9 @@ def depthwise(tile: Tile, end: End) -> Callable[..., None]:
             done = T.Bind(number * tile.positions)
             if asked:
                 ahead(mem, row, first, count, done, tile.positions, T.int64(0), mem.c[row + K.BLOCKS] * LANES)
-            start = T.alloc_buffer((tile.positions,), "int64")
-            start[0] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done])
             if tile.columns is not None and follow(mem, first + done, count - done, tile.positions):
-                tiled(mem, task, row, first, done, panel, start, True)
+                tiled(mem, task, row, first, done, panel, True)
             else:
-                for p in T.unroll(1, tile.positions):
-                    start[p] = mem.c[row + K.IN] + offset(mem, row, mem.q[first + done + p])
-                tiled(mem, task, row, first, done, panel, start, False)
+                tiled(mem, task, row, first, done, panel, False)
 
     return body

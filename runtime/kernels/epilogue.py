@@ -84,20 +84,14 @@ def to_map(value: Value, cut: bool, nontemporal: bool) -> Callable[..., None]:
     def every(
         mem: Any, row: Any, first: Any, at: Any, sums: Any, positions: Any, left: Any, along: Any, end: Any
     ) -> None:
-        if along:  # the others lie beside the first: no address is multiplied out for each
-            start = T.Bind(mem.q[first])
-            line = T.Bind(start >> SHIFT)
-            column = T.Bind(start & MASK)
-            into = T.Bind(address(mem, row + K.OUT, line, column))
-            for p in T.unroll(positions):
-                vectors(mem, row, line, column + p, into + p * mem.c[row + K.OUT + 2], at, sums, p, left, end)
-        else:
-            for p in T.unroll(positions):
-                position = T.Bind(mem.q[first + p])
-                y = T.Bind(position >> SHIFT)
-                x = T.Bind(position & MASK)
-                out = T.Bind(address(mem, row + K.OUT, y, x))
-                vectors(mem, row, y, x, out, at, sums, p, left, end)
+        for p in T.unroll(positions):
+            lead = T.meta_var(0 if along else p)  # others lie beside it: no address is multiplied out for each
+            position = T.Bind(mem.q[first + lead])
+            y = T.Bind(position >> SHIFT)
+            x = T.Bind(position & MASK)
+            out = T.Bind(address(mem, row + K.OUT, y, x))
+            beside = T.meta_var(p - lead)
+            vectors(mem, row, y, x + beside, out + beside * mem.c[row + K.OUT + 2], at, sums, p, left, end)
 
     @T.inline
     def body(

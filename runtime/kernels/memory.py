@@ -75,13 +75,8 @@ def _running_parser(macro: ScriptMacro) -> Any:
     return frame.f_globals[macro.parser_object_name]
 
 
-@cache
-def _parsed(source: str) -> Any:
-    """The syntax tree of an inlined function, which TVM would make anew for each of its calls."""
-    return parse(source)
-
-
 ScriptMacro._find_parser_def = _running_parser
+_parsed = cache(parse)  # by TVM the source of an inlined function is parsed for each of its calls
 Source.as_ast = lambda source: _parsed(source.source)
 
 
