@@ -25,7 +25,7 @@ from skipfx.runtime.engine import Engine, Part, Program, for_gpu
 from skipfx.runtime.image import Call, LayerCell
 from skipfx.runtime.kernels.table import Precision
 
-FORMAT = 4
+FORMAT = 5
 WEIGHTS, ROWS, MANIFEST = "weights.f32", "rows.i64", "manifest.json"
 STAMP = (1980, 1, 1, 0, 0, 0)  # zip entries carry no time, so that equal programs make equal files
 

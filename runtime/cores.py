@@ -8,7 +8,7 @@ import numpy as np
 from skipfx.numbering import number
 from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
-from skipfx.runtime.kernels.table import LANES, OUTSIDE, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
+from skipfx.runtime.kernels.table import FAR, LANES, OUTSIDE, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
 from skipfx.runtime.layout import Layout, Row
 from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
 
@@ -103,6 +103,8 @@ class Cores:
             row[K.WEIGHT] = self.memory.w.add(pack_depthwise(step.weight), LANES)
             row[K.BIAS] = self.memory.w.add(pad_channels(bias), LANES)
             row[K.RUN] = out
+            far = row[K.IN_ROW] * row[K.IN_HEIGHT] >= FAR
+            row[K.FRESH] = row[K.KERNEL_H] - row[K.STRIDE_H] if far else row[K.KERNEL_H]
             return
         assert tile is not None
         weight, packed_bias = pack_conv(step.weight, bias, step.groups, tile.vectors)

@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 from skipfx.runtime.kernels.approach import PAGE, READ, ahead, asks, fetch
 from skipfx.runtime.kernels.memory import offset
-from skipfx.runtime.kernels.table import LANES, Column, Tile
+from skipfx.runtime.kernels.table import LANES, Cell, Column, Tile
 
 K = Column
 
@@ -164,6 +164,14 @@ def sweep(sums: list[Any], tile: Tile, mem: Any, line: Any, pixel: Any, weight: 
                     multiply(one, p, mem.a, line + column * pixel + at, mem.w, weight + kw * padded + at)
 
 
+def upcoming(tile: Tile, mem: Any, line: Any, pixel: Any) -> None:
+    """Asks for what the tile behind reads of a row of the window, and this one has not read."""
+    columns, stride = tile.columns or (0, 1)
+    first = (tile.positions - 1) * stride + columns
+    for column in range(first, first + tile.positions * stride):
+        fetch(mem.a, line + column * pixel, tile.vectors * LANES, READ)
+
+
 def depthwise(tile: Tile, end: End) -> Callable[..., None]:
     """The body for a register tile; `end` is given sums as by `conv`. One filter per channel; weights [kh, kw, C]."""
 
@@ -177,6 +185,7 @@ def depthwise(tile: Tile, end: End) -> Callable[..., None]:
         step_w = T.Bind(mem.c[row + K.STEP_W])
         padded = T.Bind(mem.c[row + K.BLOCKS] * LANES)
         width = T.meta_var(tile.vectors * LANES)
+        fresh = T.Bind(T.Select(mem.n[T.int64(Cell.REFRESH)] > 0, mem.c[row + K.FRESH], mem.c[row + K.KERNEL_H]))
         for part in range(padded // width):
             at = T.Bind(part * width)
             sums = T.meta_var(registers(tile.positions, tile.vectors))
@@ -185,6 +194,8 @@ def depthwise(tile: Tile, end: End) -> Callable[..., None]:
             for kh in range(mem.c[row + K.KERNEL_H]):
                 weight = T.Bind(mem.c[row + K.WEIGHT] + kh * kernel_w * padded + at)
                 if along:
+                    if kh >= fresh:
+                        upcoming(tile, mem, start[0] + kh * step_h + at, step_w)
                     sweep(sums, tile, mem, start[0] + kh * step_h + at, step_w, weight, padded)
                 else:
                     for kw in range(kernel_w):

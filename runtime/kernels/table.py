@@ -28,6 +28,7 @@ SUMS: Final = 12  # vectors that hide how long a multiply-add takes: two begin i
 SCRATCH: Final = 4096  # floats of scratch that a task's chunk of positions fills: it stays in the first cache
 HEAVY: Final = 1 << 18  # floats of weights from which on a chunk is longer, because they do not stay in the second
 LARGE: Final = 1 << 18  # floats of a map that fills the second cache,
+FAR: Final = 1 << 20  # of one that a refresh finds in the third, if there,
 VAST: Final = 1 << 21  # and of one that leaves the third, too, or should leave it to others
 TAPS: Final = 3  # of a gate's window that are weighed at a time
 LINES: Final = 3
@@ -238,7 +239,8 @@ class Column(IntEnum):
     HOLD = 87  # number of the hold test of a sparse frame on a CPU
     END = 88  # number of the epilogue that a refresh runs by itself on a CPU
     WAITS = 89  # whether a refresh, too, asks for what it writes before it is needed
-    NUMBERS = 90  # columns in a row
+    FRESH = 90  # row of a window of each channel from which on a refresh asks for what the next tile reads
+    NUMBERS = 91  # columns in a row
 
 
 OUTSIDE: Final = 1 << 60  # in the tables of a move: a row or column of the fill

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skipfx.runtime.kernels.table import TILE
+from skipfx.runtime.kernels.table import FAR, TILE
 from tests.networks import Frames
 from tests.runtime.check import Net, assert_agrees, assert_close, assert_same, changing, compiled, flat, reference
 
@@ -122,9 +122,12 @@ def test_every_number_of_positions(given: int) -> None:
     assert found == [1.0, *(count / (2 * TILE + 2) for count in range(1, 2 * TILE + 3))]
 
 
-@pytest.mark.parametrize("channels", [16, 48])
-def test_neighbours_share_what_filters_of_each_channel_read(channels: int) -> None:
+@pytest.mark.parametrize(("channels", "far"), [(16, FAR), (48, FAR), (16, 0)])
+def test_neighbours_share_what_filters_of_each_channel_read(
+    channels: int, far: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runs of any length, one behind the other or apart, give the bits of a refresh; windows of 2 to 9 columns."""
+    monkeypatch.setattr("skipfx.runtime.cores.FAR", far)  # 0: a refresh asks for what the next tile reads
     torch.manual_seed(0)
     convs = [
         nn.Conv2d(channels, channels, (3, columns), (1, stride), (1, columns), (1, dilation), channels)
