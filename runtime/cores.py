@@ -10,10 +10,11 @@ from skipfx.plan import Compute, Plan
 from skipfx.runtime.image import pixel
 from skipfx.runtime.kernels.table import FAR, LANES, OUTSIDE, TOGETHER, Column, Core, CoreSpec, Tile, shape_class
 from skipfx.runtime.layout import Layout, Row
-from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pad_channels
+from skipfx.runtime.pack import pack_chunks, pack_conv, pack_depthwise, pack_dot, pad_channels
 
 K = Column
 SHARED = 7  # columns of a window whose weights stay in registers
+FOLD = 8  # multiply-adds of vectors in whose time one is folded
 WINDOW = 40  # lines of a window that are asked for; of a larger one the first would be gone before they are read
 
 
@@ -53,7 +54,8 @@ class Cores:
             row[K.WEIGHT] = self.memory.w.add([step.number])
             row[K.GROUP_IN], row[K.BLOCKS] = step.source.channels, -(-step.source.channels // LANES)
         tile = self._tile(step) if core in (Core.CONV, Core.DEPTHWISE) else None
-        row[K.CORE] = number(self.specs, (core, tile))
+        kernel = Core.DOT if tile is not None and self._is_dot(step, tile) else core
+        row[K.CORE] = number(self.specs, (kernel, tile))
         if core is Core.RESIZE:
             row[K.TABLE_H], row[K.TABLE_W] = (self.memory.c.add(table) for table in (window.rows, window.columns))
             row[K.TAPS_H], row[K.TAPS_W] = len(window.rows[0]), len(window.columns[0])
@@ -85,6 +87,15 @@ class Cores:
         if tile.precision is not None and step.core == "conv":
             return tile._replace(shape=shape_class(vectors, step.size[0] * step.size[1]))
         return tile
+
+    @staticmethod
+    def _is_dot(step: Compute, tile: Tile) -> bool:
+        """Whether vectors along the input channels take less than half of the time of one along the output channels."""
+        if step.core != "conv" or step.groups > 1 or step.weight is None or tile.precision is not None:
+            return False
+        out, taken = step.weight.shape[:2]
+        floats = step.weight[0].size
+        return bool(taken % LANES == 0 and 2 * out * (floats // LANES + FOLD) < floats)
 
     def _tables(self, row: Row, step: Compute) -> None:
         pitches = np.array([row[K.IN_ROW], row[K.IN_PIXEL], 1])
@@ -118,6 +129,8 @@ class Cores:
         row[K.WIDE] = int(all(count % TOGETHER == 0 for count in read))
         if tile.precision is not None:
             weight = pack_chunks(weight, int(row[K.RUN]), tile.precision)
+        if self._is_dot(step, tile):
+            weight = pack_dot(step.weight)
         row[K.WEIGHT] = self.memory.w.add(weight, LANES)
 
 

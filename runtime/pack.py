@@ -69,6 +69,11 @@ def pack_weigh(weight: Floats) -> Floats:
     return np.ascontiguousarray(taps.reshape(-1, TAPS, taps.shape[1] // LANES, LANES).swapaxes(1, 2))
 
 
+def pack_dot(weight: Floats) -> Floats:
+    """[C_out, C_in, kh, kw] -> [C_out, kh, kw, C_in]."""
+    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
+
+
 def pack_depthwise(weight: Floats) -> Floats:
     """[C, 1, kh, kw] -> [kh, kw, C], channels filled up."""
     return pad_channels(np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)))

@@ -14,6 +14,7 @@ from tvm.ir import GlobalVar
 from skipfx.runtime.image import EpilogueSpec, Image
 from skipfx.runtime.kernels import reduce
 from skipfx.runtime.kernels.conv import End, conv, depthwise, to_scratch
+from skipfx.runtime.kernels.dot import dot
 from skipfx.runtime.kernels.epilogue import epilogue, to_map, value_of
 from skipfx.runtime.kernels.hold import hold
 from skipfx.runtime.kernels.memory import public, switch
@@ -26,7 +27,7 @@ from skipfx.runtime.kernels.table import Column, Core, CoreSpec, Tile
 
 Body = Callable[..., None]
 
-TILED: dict[Core, Callable[[Tile, End], Body]] = {Core.CONV: conv, Core.DEPTHWISE: depthwise}
+TILED: dict[Core, Callable[[Tile, End], Body]] = {Core.CONV: conv, Core.DEPTHWISE: depthwise, Core.DOT: dot}
 CORES: dict[Core, Body] = {
     Core.MAX_POOL: pool(maximum=True),
     Core.AVG_POOL: pool(maximum=False),

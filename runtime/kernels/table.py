@@ -95,6 +95,7 @@ class Core(IntEnum):
     NORM = 11
     SOFTMAX = 12
     LOG_SOFTMAX = 13
+    DOT = 14  # a convolution with few output channels, on a CPU
 
 
 class Tile(NamedTuple):
