@@ -45,11 +45,14 @@ def cores() -> nn.Module:
             F.max_pool2d(m.stem(x), 3, 2, 1),
             F.avg_pool2d(m.stem(x), 2),
             F.interpolate(m.grouped(m.stem(x)), scale_factor=2.0, mode="bilinear"),
+            m.few(F.relu(m.wide(x))),
         ],
         stem=nn.Conv2d(3, 24, 3, padding=1),
         point=nn.Conv2d(24, 35, 1),
         deep=nn.Conv2d(24, 24, 5, 2, 2, groups=24),
         grouped=nn.Conv2d(24, 6, 3, padding=1, groups=2),
+        wide=nn.Conv2d(3, 32, 3, padding=1),
+        few=nn.Conv2d(32, 1, 3, padding=1),
     )
 
 
