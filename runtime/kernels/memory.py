@@ -1,11 +1,10 @@
 # mypy: disable-error-code="valid-type, no-untyped-def"
 """How a kernel sees the memory of a stream, and how a kernel's body becomes a TVM function of its own."""
 
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any, NamedTuple
 
 from tvm.ir import GlobalVar
@@ -14,7 +13,6 @@ from tvm.script.parser.core.diagnostics import Source
 from tvm.script.parser.core.doc import parse
 from tvm.script.parser.core.parser import ScriptMacro
 from tvm.tirx import Buffer, PrimFunc
-from tvm.tirx.script.parser import entry
 
 from skipfx.runtime.kernels.table import MASK, SHIFT, Column
 
@@ -80,8 +78,6 @@ def _running_parser(macro: ScriptMacro) -> Any:
 ScriptMacro._find_parser_def = _running_parser
 _parsed = cache(parse)  # by TVM the source of an inlined function is parsed for each of its calls
 Source.as_ast = lambda source: _parsed(source.source)
-# Around each script TVM reads the source lines of the whole stack, to find a class that it stands in: none does here.
-entry.inspect = SimpleNamespace(**vars(inspect) | {"stack": list})
 
 
 def kernel(body: Callable[..., None]) -> PrimFunc:
